@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax
-import jax
 
 Params = Mapping[str, Any]
+Leaf = Any  # an array, or, in a tree of shapes or shardings, what stands for one
 
 
 @flax.struct.dataclass
@@ -24,12 +24,12 @@ class PreferenceBatch:
       reward: [batch, 2] reward of each completion, for the losses that want one.
     """
 
-    prompt: jax.Array
-    completion: jax.Array
-    mask: jax.Array
-    preference: jax.Array
-    reference_logprob: jax.Array
-    reward: jax.Array | None = None
+    prompt: Leaf
+    completion: Leaf
+    mask: Leaf
+    preference: Leaf
+    reference_logprob: Leaf
+    reward: Leaf | None = None
 
 
 @flax.struct.dataclass
@@ -46,8 +46,8 @@ class Rollout:
       behaviour_logprob: [batch, K, length] log-probability with which each token was drawn.
     """
 
-    completion: jax.Array
-    mask: jax.Array
-    policy_logprob: jax.Array
-    reference_logprob: jax.Array | None
-    behaviour_logprob: jax.Array
+    completion: Leaf
+    mask: Leaf
+    policy_logprob: Leaf
+    reference_logprob: Leaf | None
+    behaviour_logprob: Leaf
