@@ -1,0 +1,1 @@
+"""Annotators: who says P(y1 > y2 | x). Trained T5s on the device, or any Python callable."""
