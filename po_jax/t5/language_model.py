@@ -1,0 +1,113 @@
+"""How the rest of po_jax sees a language model: `encode`, `prefill`, `extend` and `score`."""
+
+import dataclasses
+
+import flax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from po_jax.logprobs import chunked_token_logprobs, token_logprobs
+from po_jax.t5.config import T5Config
+from po_jax.t5.network import Cache, Transformer
+from po_jax.types import Params
+
+
+@flax.struct.dataclass
+class Encoded:
+    """Encoded prompts: states [batch, prompt_length, emb] and the mask of their tokens."""
+
+    states: Float[Array, "batch prompt emb"]
+    mask: Bool[Array, "batch prompt"]
+
+
+def shift_right(tokens: Int[Array, "*batch length"]) -> Int[Array, "*batch length"]:
+    """A decoder's inputs for these targets: token 0 first, the last target left out."""
+    return jnp.pad(tokens, [(0, 0)] * (tokens.ndim - 1) + [(1, 0)])[..., :-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5LM:
+    """A T5 as a conditional distribution over completions: pi(y | x).
+
+    Hashable, so that it is a static argument of jitted functions; parameters are passed in.
+
+    Attributes:
+      config: the network.
+      score_chunk: target positions whose logits `score` holds at a time; None for all of them.
+        A smaller chunk saves memory (a position costs a vocabulary of float32 a row) and costs
+        the backward pass a second product with the output head.
+    """
+
+    config: T5Config
+    score_chunk: int | None = None
+
+    @property
+    def module(self) -> Transformer:
+        return Transformer(self.config)
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Fresh parameters, float32, with T5X's initial scales."""
+        tokens = jnp.ones((1, 1), jnp.int32)
+        return self.module.init(key, tokens, tokens)["params"]
+
+    def encode(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Encoded:
+        """Encodes prompts, once for however many completions each has; 0 is padding."""
+        states = self._apply(params, "encode", dropout_key, prompt)
+        return Encoded(states, prompt > 0)
+
+    def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
+        """An empty cache for `samples` completions a prompt, of at most `max_length` tokens."""
+        return self._apply(
+            params, "prefill", None, encoded.states, encoded.mask, samples, max_length
+        )
+
+    def extend(
+        self, params: Params, cache: Cache, tokens: Int[Array, "rows"]
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        """Feeds one token a row; logits of the next one, float32, and the longer cache.
+
+        The first token of every row is 0. Rows are prompt-major: all completions of the first
+        prompt, then those of the second.
+        """
+        return self._apply(params, "extend", None, cache, tokens)
+
+    def score(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch samples length"]:
+        """log pi of every token of the completions, teacher-forced; 0 outside the mask."""
+        encoder_key, decoder_key = (
+            (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        )
+        encoded = self.encode(params, prompt, dropout_key=encoder_key)
+        tokens = completion.reshape(-1, completion.shape[-1])
+        hidden = self._apply(
+            params, "hidden", decoder_key, encoded.states, encoded.mask, shift_right(tokens)
+        )
+
+        def head(states):
+            return self._apply(params, "logits", None, states)
+
+        if self.score_chunk is None:
+            logprobs = token_logprobs(head(hidden), tokens)
+        else:
+            logprobs = chunked_token_logprobs(head, hidden, tokens, chunk=self.score_chunk)
+        return jnp.where(mask, logprobs.reshape(completion.shape), 0.0)
+
+    def _apply(self, params, method, dropout_key, *args):
+        options = {}
+        if dropout_key is not None:
+            options = {"deterministic": False, "rngs": {"dropout": dropout_key}}
+        return self.module.apply({"params": params}, *args, method=method, **options)
