@@ -1,0 +1,35 @@
+# Each target does its own set-up in .venv; a second call installs nothing.
+#
+#   make quickstart   train and compare the methods on embedded data, in about ten minutes
+#   make test         the whole test suite
+#   make lint         style checks
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Compiling every .pyc of TensorFlow up front would double the time of the set-up.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: quickstart test lint clean
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info
+
+# The stamps record what is installed. The library alone is enough to train; the test extra adds
+# PyTorch and transformers, the independent implementations that the tests compare with.
+$(VENV)/.installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "po_jax needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV): a minute or two, once."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) --editable '.[test]'
+	@touch $@

@@ -1,0 +1,47 @@
+"""Installation of po_jax: the library, its seqio tasks, its gin files and its commands.
+
+Versions are ranges here; `constraints.txt` holds the one tested set, which the Makefile installs.
+"""
+
+from setuptools import find_packages, setup
+
+COMMANDS = ("train", "evaluate", "sample", "convert", "play")
+
+# The gin files live in `gin/` of the checkout. In a wheel they cannot: `gin` is gin-config's own
+# package. There they become package data of `launch`, whose `GIN_FOLDER` knows both places.
+PACKAGES = find_packages(include=["po_jax", "po_jax.*", "tasks", "tasks.*", "launch", "launch.*"])
+
+setup(
+    name="po_jax",
+    version="0.1.0",
+    description="Offline and online preference optimisation of T5 language models in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*PACKAGES, "launch.gin"],
+    package_dir={"launch.gin": "gin"},
+    package_data={"launch.gin": ["**/*.gin"]},
+    install_requires=[
+        "jax>=0.10,<0.13",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.11",
+        "safetensors>=0.5",
+        "jaxtyping>=0.3",
+        "numpy>=2",
+        # Data, configuration and evaluation.
+        "seqio>=0.0.20",
+        "tensorflow-datasets>=4.9.8",
+        "gin-config>=0.5",
+        "rouge-score>=0.1.2",
+        "matplotlib>=3.9",
+    ],
+    extras_require={
+        "test": ["beartype", "pytest", "ruff", "scipy", "torch", "transformers>=5"],
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "hf": ["transformers>=5"],
+    },
+    entry_points={
+        "console_scripts": [f"po-jax-{name} = launch.{name}:main" for name in COMMANDS],
+    },
+)

@@ -1,0 +1,66 @@
+"""Strictness, fake devices and fixtures shared by all tests.
+
+Everything is set through `jax.config`, not the environment: a command that a test launches as a
+subprocess sees the machine as its user would.
+"""
+
+import os
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Random bits must not depend on how an array is sharded.
+jax.config.update("jax_threefry_partitionable", True)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# No fused or reordered arithmetic may hide behind a lower matrix precision.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture
+def getkey(request):
+    """A function that returns a new random key at every call; the same keys in every run."""
+    root = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+    count = iter(range(2**31))
+    return lambda: jax.random.fold_in(root, next(count))
+
+
+@pytest.fixture
+def relaxed():
+    """A context manager inside which JAX promotes dtypes and ranks, for third-party code."""
+
+    @contextmanager
+    def standard_promotion():
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            yield
+
+    return standard_promotion
+
+
+def _shared(name: str) -> Path:
+    folder = ROOT.parent / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder ../shared/{name} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data (TL;DR, SciTLDR, T5's vocabulary)."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of reference outputs produced by T5X."""
+    return _shared("golden")

@@ -1,0 +1,120 @@
+"""The boundaries of the code base: who may import whom, and how large a file may grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = 450
+
+# Parts of po_jax, from the most basic to the most composed: each imports only those before it.
+LAYERS = (
+    "types",
+    "partitioning",
+    "logprobs",
+    "losses",
+    "t5",
+    "sampling",
+    "annotators",
+    "models",
+    "checkpoints",
+    "evaluation",
+    "training",
+    "game",
+)
+
+CORE = {"jax", "flax", "optax", "numpy", "jaxtyping"}
+# What a part of po_jax may import beyond CORE, by file or folder.
+EXTRAS = {
+    "annotators/golden.py": {"rouge_score"},
+    "checkpoints": {"orbax", "tensorstore", "safetensors", "msgpack", "ml_dtypes", "etils"},
+    "evaluation/rouge.py": {"rouge_score"},
+    "evaluation/plots.py": {"matplotlib"},
+    "game/plots.py": {"matplotlib"},
+    "training/feeds_seqio.py": {"seqio", "tensorflow"},
+}
+# These load outside the core: the rest of po_jax must import where their libraries are missing.
+OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}
+NEVER_IN_CORE = sorted(OUTSIDE_CORE | {"gin", "torch", "transformers", "clu"})
+
+
+def _files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def _imports(path: Path) -> set[str]:
+    """Absolute names of the modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in _imports(path)} - sys.stdlib_module_names
+
+
+def _extras(path: Path) -> set[str]:
+    place = path.relative_to(ROOT / "po_jax")
+    keys = [place.as_posix(), *(parent.as_posix() for parent in place.parents)]
+    return set().union(*(EXTRAS.get(key, set()) for key in keys))
+
+
+def test_dependencies_point_one_way():
+    for path in _files("po_jax"):
+        layer = path.relative_to(ROOT / "po_jax").parts[0].removesuffix(".py")
+        if layer == "__init__":
+            continue
+        assert layer in LAYERS, f"{path.relative_to(ROOT)} is in no known layer"
+        for name in _imports(path):
+            if name.startswith("po_jax."):
+                other = name.split(".")[1]
+                assert LAYERS.index(other) <= LAYERS.index(layer), (
+                    f"{path.relative_to(ROOT)} imports {name}, which is above it"
+                )
+
+
+def test_po_jax_imports_only_what_it_may():
+    for path in _files("po_jax"):
+        unexpected = _packages(path) - CORE - _extras(path) - {"po_jax"}
+        assert not unexpected, f"{path.relative_to(ROOT)} imports {sorted(unexpected)}"
+
+
+def test_tasks_and_launch_keep_to_their_own():
+    for path in _files("tasks"):
+        assert not _packages(path) & {"gin", "torch", "launch"}, path.relative_to(ROOT)
+    for path in _files("launch"):
+        assert "torch" not in _packages(path), path.relative_to(ROOT)
+
+
+def test_core_imports_without_the_data_and_plotting_libraries():
+    modules = []
+    for path in _files("po_jax"):
+        if not _extras(path) & OUTSIDE_CORE:
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules.append(".".join(parts).removesuffix(".__init__"))
+    program = f"""
+import importlib, sys
+for name in {NEVER_IN_CORE}:
+    sys.modules[name] = None  # importing it raises ImportError
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folder", ["po_jax", "tasks", "launch", "tests"])
+def test_no_file_holds_two_ideas(folder):
+    for path in _files(folder):
+        lines = len(path.read_text().splitlines())
+        assert lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {lines} lines"
