@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import jax
-import numpy as np
 from jaxtyping import Bool, Int
+import numpy as np
 
 from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens
 

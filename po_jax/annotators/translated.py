@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 from jaxtyping import Bool, Int
+import numpy as np
 
 from po_jax.annotators.judgement import Annotator, Judgement, Tokens
 

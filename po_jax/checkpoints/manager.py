@@ -1,0 +1,180 @@
+"""The checkpoints of one run: saved while training goes on, kept by age and by merit, restored.
+
+A run's directory holds `checkpoint_<step>/state`, as T5X's does. A save becomes visible only when
+it is whole; one that is damaged later is set aside and the one before it is used.
+"""
+
+from collections.abc import Mapping
+import logging
+import shutil
+from typing import Any, Literal
+
+from etils import epath
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+logger = logging.getLogger(__name__)
+
+State = Any  # a pytree of arrays
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be saved or restored; the message says what is left."""
+
+
+class CheckpointManager:
+    """Saves and restores the train state of a run.
+
+    Args:
+      directory: of the run; made if absent.
+      keep: newest checkpoints to keep, at least 1.
+      best: name of the metric whose best checkpoint is kept too; None for no such checkpoint.
+      mode: whether the best value is the largest ("max") or the smallest ("min").
+    """
+
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        keep: int = 3,
+        best: str | None = None,
+        mode: Literal["max", "min"] = "max",
+    ):
+        if keep < 1:
+            raise ValueError(f"CheckpointManager: expected keep >= 1, got {keep}")
+        self._directory = epath.Path(directory).absolute()
+        self._best = best
+        policies = [preservation.LatestN(keep)]
+        scored = {}
+        if best is not None:
+            missing = float("-inf") if mode == "max" else float("inf")
+
+            def merit(metrics: Mapping[str, float]) -> float:
+                return metrics.get(best, missing)
+
+            policies.append(preservation.BestN(get_metric_fn=merit, reverse=mode == "min", n=1))
+            scored = {"best_fn": merit, "best_mode": mode}
+        self._orbax = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                step_prefix="checkpoint",
+                preservation_policy=preservation.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,
+                **scored,
+            ),
+            item_handlers={"state": ocp.StandardCheckpointHandler()},
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are whole, ascending."""
+        return sorted(self._orbax.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint by the metric, if one has been saved."""
+        return self._orbax.best_step() if self._best is not None else None
+
+    def save(self, step: int, state: State, metrics: Mapping[str, float] | None = None) -> None:
+        """Copies the state and writes it in the background, once the save before it is done.
+
+        Raises:
+          CheckpointError: if this or the save before it failed, for example on a full disk.
+        """
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        try:
+            self._orbax.save(
+                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=numbers
+            )
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on disk.
+
+        Raises:
+          CheckpointError: if a save failed.
+        """
+        try:
+            self._orbax.wait_until_finished()
+        except Exception as error:
+            raise self._save_failed(error) from error
+
+    def close(self) -> None:
+        """Waits for saves under way and lets go of the directory."""
+        self.wait()
+        self._orbax.close()
+
+    def restore(self, like: State) -> tuple[int, State] | None:
+        """The newest whole checkpoint and its step, or None where there is none.
+
+        Newer checkpoints that cannot be read are set aside, as `damaged_checkpoint_<step>`, with
+        a warning.
+
+        Args:
+          like: shapes, dtypes and shardings to restore into.
+
+        Raises:
+          ValueError: if the checkpoint is of a model of another size.
+          CheckpointError: if there are checkpoints and none can be read.
+        """
+        damaged = {}
+        for step in reversed(self.steps):
+            try:
+                saved = self._orbax.item_metadata(step)["state"].tree
+                self._check_shapes(like, saved, step)
+                restored = self._orbax.restore(
+                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+                )
+            except _WrongModel:
+                raise
+            except Exception as error:  # tensorstore and json raise many unrelated types
+                damaged[step] = str(error).splitlines()[0]
+                continue
+            self._set_aside(damaged)
+            return step, restored["state"]
+        if damaged:
+            raise CheckpointError(f"no checkpoint in {self._directory} can be read: {damaged}")
+        return None
+
+    def _check_shapes(self, like: State, saved: Any, step: int) -> None:
+        where = f"{self._directory}/checkpoint_{step}"
+        expected, found = _shapes(like), _shapes(saved)
+        for name in [*expected, *(name for name in found if name not in expected)]:
+            if expected.get(name) != found.get(name):
+                raise _WrongModel(
+                    f"{where}: expected {name} of shape {expected.get(name, 'none: it is absent')}"
+                    f", got {found.get(name, 'none: it is absent')}: "
+                    "the checkpoint is of another model or optimiser"
+                )
+
+    def _set_aside(self, damaged: Mapping[int, str]) -> None:
+        for step, error in damaged.items():
+            source = self._directory / f"checkpoint_{step}"
+            target = self._directory / f"damaged_checkpoint_{step}"
+            logger.warning("%s is damaged (%s): moved to %s", source, error, target.name)
+            source.rename(target)
+        if damaged:
+            self._orbax.reload()
+
+    def _save_failed(self, error: Exception) -> CheckpointError:
+        free = shutil.disk_usage(self._directory).free / 2**20
+        last = f"step {self.steps[-1]}" if self.steps else "none yet"
+        return CheckpointError(
+            f"could not save to {self._directory} ({free:.0f} MiB free): "
+            f"{str(error).splitlines()[0]}; the last whole checkpoint is {last}"
+        )
+
+
+class _WrongModel(ValueError):
+    """A readable checkpoint that does not fit."""
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = {"/".join(str(_key(key)) for key in path): leaf for path, leaf in leaves}
+    return {name: tuple(leaf.shape) for name, leaf in names.items()}
+
+
+def _key(key: Any) -> Any:
+    return getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))
