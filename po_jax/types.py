@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax
+from jaxtyping import Array, Float
 
 Params = Mapping[str, Any]
+Coefficient = float | int | Float[Array, ""]
 Leaf = Any  # an array, or, in a tree of shapes or shardings, what stands for one
 
 

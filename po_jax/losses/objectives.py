@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from po_jax.logprobs import margin
 from po_jax.losses import pairwise, policy_gradient
-from po_jax.types import PreferenceBatch
+from po_jax.types import Coefficient, PreferenceBatch
 
 Objective = Callable[[Float[Array, "batch 2"], PreferenceBatch], Float[Array, " batch"]]
 
@@ -25,7 +25,7 @@ def contrastive(
 
 
 def nash_md(
-    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: float
+    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient
 ) -> Float[Array, " batch"]:
     """`nash_md_pg` of the first completion, drawn from the policy, against the second."""
     return policy_gradient.nash_md_pg(
@@ -34,7 +34,7 @@ def nash_md(
 
 
 def rlhf(
-    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: float
+    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient
 ) -> Float[Array, " batch"]:
     """`policy_gradient` on the batch's rewards, both completions drawn from the policy.
 
@@ -47,7 +47,11 @@ def rlhf(
 
 
 def slic_hf(
-    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, delta: float, sft_weight: float
+    policy: Float[Array, "batch 2"],
+    batch: PreferenceBatch,
+    *,
+    delta: Coefficient,
+    sft_weight: Coefficient,
 ) -> Float[Array, " batch"]:
     """`pairwise.slic_hf`: needs no reference policy."""
     return pairwise.slic_hf(policy, batch.preference, delta=delta, sft_weight=sft_weight)

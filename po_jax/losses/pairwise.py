@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from po_jax.types import Coefficient
+
 Scalar = Float[Array, "*shape"]
 
 
@@ -56,7 +58,7 @@ CONVEX_FUNCTIONS: dict[str, Callable[[Scalar], Scalar]] = {
 }
 
 
-def _check_positive(where: str, **coefficients: float | Array) -> None:
+def _check_positive(where: str, **coefficients: Coefficient) -> None:
     for name, value in coefficients.items():
         if isinstance(value, int | float) and not value > 0:
             raise ValueError(f"{where}: expected {name} > 0, got {value}")
@@ -82,7 +84,7 @@ def gpo(
     preference: Float[Array, " batch"],
     *,
     f: Callable[[Scalar], Scalar],
-    tau: float,
+    tau: Coefficient,
 ) -> Float[Array, " batch"]:
     """p f(tau h) + (1 - p) f(-tau h): GPO, equation 5.
 
@@ -100,7 +102,7 @@ def gpo(
 
 
 def ipo(
-    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: float
+    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: Coefficient
 ) -> Float[Array, " batch"]:
     """p (h - 1/(2 tau))^2 + (1 - p) (h + 1/(2 tau))^2: IPO, equation 17, with soft labels.
 
@@ -117,7 +119,7 @@ def ipo(
 
 
 def dpo(
-    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: float
+    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: Coefficient
 ) -> Float[Array, " batch"]:
     """-p log sigmoid(tau h) - (1 - p) log sigmoid(-tau h): GPO with `logistic`.
 
@@ -129,7 +131,7 @@ def dpo(
 
 
 def slic(
-    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: float
+    margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: Coefficient
 ) -> Float[Array, " batch"]:
     """p max(0, 1 - tau h) + (1 - p) max(0, 1 + tau h): GPO with `hinge`.
 
@@ -144,8 +146,8 @@ def slic_hf(
     policy: Float[Array, "batch 2"],
     preference: Float[Array, " batch"],
     *,
-    delta: float,
-    sft_weight: float,
+    delta: Coefficient,
+    sft_weight: Coefficient,
 ) -> Float[Array, " batch"]:
     """max(0, delta - log pi(y+) + log pi(y-)) - sft_weight log pi(y+): SLiC-HF, equation 1.
 

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from po_jax.types import Coefficient
 
-def _check_not_negative(where: str, tau: float | Array) -> None:
+
+def _check_not_negative(where: str, tau: Coefficient) -> None:
     if isinstance(tau, int | float) and not tau >= 0:
         raise ValueError(f"{where}: expected tau >= 0, got {tau}")
 
@@ -18,7 +20,7 @@ def nash_md_pg(
     reference: Float[Array, " batch"],
     preference: Float[Array, " batch"],
     *,
-    tau: float,
+    tau: Coefficient,
 ) -> Float[Array, " batch"]:
     """-log pi(y) sg(p - 1/2 - tau (log pi(y) - log mu(y))), y ~ pi, against y' ~ the opponent.
 
@@ -44,7 +46,7 @@ def policy_gradient(
     reference: Float[Array, "batch K"],
     reward: Float[Array, "batch K"],
     *,
-    tau: float,
+    tau: Coefficient,
 ) -> Float[Array, " batch"]:
     """REINFORCE for E[reward] - tau KL(pi || mu), with a leave-one-out baseline over K samples.
 
