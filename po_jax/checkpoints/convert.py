@@ -1,0 +1,181 @@
+"""From one checkpoint format to another: planned, written, read back, and only then named."""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Literal
+
+from etils import epath
+import numpy as np
+
+from po_jax.checkpoints import describe, hugging_face, t5x_legacy, tokenizer, trees
+from po_jax.checkpoints import leaves as lazy
+from po_jax.checkpoints.directories import new_directory
+from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.checkpoints.load import Checkpoint, open_checkpoint
+from po_jax.t5.config import T5Config
+
+Format = Literal["hugging_face", "t5x"]
+FORMATS = Format.__args__
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What is written where; `plan` makes it, `write` carries it out.
+
+    Attributes:
+      source: the opened checkpoint.
+      format: of the target.
+      config: the network, in the tree that is written.
+      family: Hugging Face's model type.
+      parameters: as they are written, by T5X's names.
+      slots: of the optimiser, as they are written.
+      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files; None for
+        none.
+    """
+
+    source: Checkpoint
+    format: Format
+    config: T5Config
+    family: str
+    parameters: Leaves
+    slots: Leaves
+    vocabulary: str | None
+
+    def lines(self) -> Iterator[str]:
+        """One line a parameter: its name in the target, shape, dtype, and where it comes from."""
+        theirs = hugging_face.names(self.config) if self.format == "hugging_face" else {}
+        for name, leaf in self.parameters.items():
+            yield f"{theirs.get(name, name)} {leaf.shape} {leaf.dtype.name} <- {leaf.where}"
+
+    def write(self, path: epath.PathLike) -> None:
+        """Writes the target, reads it back, and gives it its name.
+
+        Raises:
+          FileExistsError: if `path` exists.
+          ValueError: if the source is damaged, or what was read back differs. Either way nothing
+            is left behind.
+        """
+        with new_directory(path) as directory:
+            if self.format == "hugging_face":
+                self._write_hugging_face(directory)
+            else:
+                t5x_legacy.write(
+                    directory, self.parameters, slots=self.slots, step=self.source.step
+                )
+            written = open_checkpoint(directory)
+            _require_same(self.parameters, written.parameters)
+            _require_same(self.slots, written.slots)
+
+    def _write_hugging_face(self, directory: epath.Path) -> None:
+        hugging_face.write(directory, self.parameters, self.config, family=self.family)
+        if self.vocabulary is None:
+            return
+        rows = self.config.vocab_size
+        if epath.Path(self.vocabulary).is_dir():
+            tokenizer.copy(epath.Path(self.vocabulary), directory, embedding_rows=rows)
+        else:
+            tokenizer.write(directory, self.vocabulary, embedding_rows=rows)
+
+
+def plan(
+    source: epath.PathLike,
+    *,
+    format: Format,
+    like: epath.PathLike | None = None,
+    dtype: str | None = None,
+    family: str | None = None,
+    activation: str | None = None,
+    vocabulary: str | None = None,
+    scanned: bool = False,
+    keep_slots: bool = False,
+) -> Conversion:
+    """Opens a checkpoint and decides what of it goes where; reads no weights.
+
+    Args:
+      source: see `open_checkpoint`.
+      format: of the target.
+      like: a Hugging Face directory whose config, family and tokenizer the target takes over.
+      dtype: of the written parameters; that of the source by default.
+      family: Hugging Face's model type, where neither source nor `like` has it; t5 by default.
+      activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
+        else relu.
+      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
+      scanned: write the stacked layers of T5X's scalable_t5.
+      keep_slots: write the optimiser's slots too.
+
+    Raises:
+      ValueError: naming the option or the leaf that does not fit.
+    """
+    checkpoint = open_checkpoint(source)
+    where = str(checkpoint.path)
+    described = checkpoint if like is None else open_checkpoint(like)
+    if like is not None and described.config is None:
+        raise ValueError(f"{described.path}: expected a Hugging Face directory to be like.")
+    family = described.family or family or "t5"
+    config = described.config or describe.infer_config(
+        checkpoint.parameters,
+        activation=activation,
+        per_layer_bias=family == "umt5",
+        where=where,
+    )
+    if scanned:
+        config = dataclasses.replace(config, scan_layers=True, relative_bias="per_layer")
+    parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
+    if dtype is not None:
+        parameters = {name: lazy.cast(leaf, dtype) for name, leaf in parameters.items()}
+    if vocabulary is None and tokenizer.present(described.path):
+        vocabulary = str(described.path)
+    conversion = Conversion(
+        source=checkpoint,
+        format=format,
+        config=config,
+        family=family,
+        parameters=parameters,
+        slots=checkpoint.slots if keep_slots else {},
+        vocabulary=vocabulary,
+    )
+    _require_possible(conversion)
+    return conversion
+
+
+def _require_possible(conversion: Conversion) -> None:
+    config, source = conversion.config, conversion.source
+    if conversion.format == "hugging_face":
+        if config.scan_layers or conversion.slots:
+            raise ValueError(
+                f"{source.path}: expected a target of format t5x, which can hold stacked layers "
+                "and optimiser slots, got hugging_face."
+            )
+        return
+    if config.relative_bias == "per_layer" and not config.scan_layers:
+        raise ValueError(
+            f"{source.path}: expected stacked layers (scanned) for a relative bias in every "
+            "layer, which T5X's network of named layers does not have."
+        )
+    if conversion.slots and set(conversion.parameters) != set(source.parameters):
+        raise ValueError(
+            f"{source.path}: expected source and target with the same tree to keep the "
+            "optimiser's slots, got one with stacked layers and one with named ones."
+        )
+
+
+def _require_same(expected: Leaves, found: Leaves) -> None:
+    """Compares what was read back with what should have been written, bit for bit."""
+    if set(expected) != set(found):
+        names = sorted(set(expected) ^ set(found))
+        raise ValueError(f"expected the arrays that were written, got others: {names[:3]}.")
+    for name in lazy.in_reading_order(expected):
+        one, other = expected[name], found[name]
+        if one.dtype != other.dtype or not _same_bits(one, other):
+            raise ValueError(
+                f"{other.where}: expected the values of {one.where} when read back, got others."
+            )
+
+
+def _same_bits(one: Leaf, other: Leaf) -> bool:
+    # As bytes, so that a NaN equals itself and -0 differs from 0.
+    return one.shape == other.shape and np.array_equal(_bits(one), _bits(other))
+
+
+def _bits(leaf: Leaf) -> np.ndarray:
+    return np.ascontiguousarray(leaf.value()).reshape(-1).view(np.uint8)

@@ -1,0 +1,63 @@
+"""The network that a checkpoint's shapes imply, and the shapes that a network implies."""
+
+import flax
+import jax
+
+from po_jax.checkpoints import trees
+from po_jax.checkpoints.leaves import Leaves
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+
+
+def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's parameters by path; nothing is allocated."""
+    tree = jax.eval_shape(T5LM(config).init, jax.random.key(0))
+    leaves = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {name: leaf.shape for name, leaf in leaves.items()}
+
+
+def infer_config(
+    leaves: Leaves, *, activation: str | None, per_layer_bias: bool, where: str
+) -> T5Config:
+    """The network of named layers that these parameters are of.
+
+    Shapes say everything but the activation and the dropout rate, which stays at its default.
+
+    Args:
+      leaves: by T5X's names, layers stacked or not.
+      activation: of the feed-forward layer; None for gelu where it is gated, relu where not.
+      per_layer_bias: whether every layer is to have a relative bias of its own.
+      where: the checkpoint, for messages.
+
+    Raises:
+      ValueError: if the leaves are not those of a T5.
+    """
+    shapes = {name: leaf.shape for name, leaf in trees.named_layers(leaves).items()}
+    depths = {stack: trees.depth(shapes, stack) for stack in trees.STACKS}
+    first = "encoder/layers_0"
+    gated = f"{first}/mlp/wi_0/kernel" in shapes
+    branch = f"{first}/mlp/{'wi_0' if gated else 'wi'}/kernel"
+    bias = f"encoder/{trees.BIAS}"
+    bias = bias if bias in shapes else f"{first}/{trees.BIAS}"
+    query, embedding = f"{first}/attention/query/kernel", "token_embedder/embedding"
+    absent = [name for name in (embedding, query, branch, bias) if name not in shapes]
+    if absent or not all(depths.values()):
+        raise ValueError(
+            f"{where}: expected the parameters of a T5, got {len(shapes)} leaves without {absent} "
+            f"and depths {depths}."
+        )
+    heads, buckets = shapes[bias]
+    activation = activation or ("gelu" if gated else "relu")
+    return T5Config(
+        vocab_size=shapes[embedding][0],
+        emb_dim=shapes[embedding][1],
+        num_heads=heads,
+        head_dim=shapes[query][1] // heads,
+        mlp_dim=shapes[branch][1],
+        num_encoder_layers=depths["encoder"],
+        num_decoder_layers=depths["decoder"],
+        mlp_activations=(activation, "linear") if gated else (activation,),
+        logits_via_embedding="decoder/logits_dense/kernel" not in shapes,
+        relative_bias="per_layer" if per_layer_bias else "shared",
+        relative_buckets=buckets,
+    )

@@ -1,0 +1,148 @@
+"""Hugging Face directories: the same T5 under other names, kernels transposed.
+
+A directory holds config.json, safetensors (one file or shards with an index), the generation
+config and the tokenizer's files.
+"""
+
+import json
+
+from etils import epath
+import numpy as np
+
+from po_jax.checkpoints import hugging_face_config, safetensors
+from po_jax.checkpoints import leaves as lazy
+from po_jax.checkpoints.hugging_face_config import CONFIG, generation_json, to_json
+from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.t5.config import T5Config
+
+EMBEDDING = "token_embedder/embedding"
+HEAD = "decoder/logits_dense/kernel"
+ROWS = 4096  # Rows compared at a time where two matrices should be equal.
+
+# The sublayers of a layer, in order: their name, T5X's name, and T5X's name of the norm before.
+_SUBLAYERS = {
+    "encoder": (
+        ("SelfAttention", "attention", "pre_attention_layer_norm"),
+        ("DenseReluDense", "mlp", "pre_mlp_layer_norm"),
+    ),
+    "decoder": (
+        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm"),
+        ("EncDecAttention", "encoder_decoder_attention", "pre_cross_attention_layer_norm"),
+        ("DenseReluDense", "mlp", "pre_mlp_layer_norm"),
+    ),
+}
+_ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
+
+# Copies of the embedding, and a table of T5 1.0 that its model never reads.
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+
+
+def is_hugging_face(path: epath.Path) -> bool:
+    """Whether `path` is a Hugging Face model directory."""
+    return (path / CONFIG).exists()
+
+
+def names(config: T5Config) -> dict[str, str]:
+    """Hugging Face's name of every parameter of the network of named layers, by T5X's name."""
+    result = {EMBEDDING: "shared.weight"}
+    if not config.logits_via_embedding:
+        result[HEAD] = "lm_head.weight"
+    gated = len(config.mlp_activations) > 1
+    branches = [f"wi_{i}" for i in range(len(config.mlp_activations))] if gated else ["wi"]
+    feed_forward = {name: name for name in (*branches, "wo")}
+    for stack, sublayers in _SUBLAYERS.items():
+        result[f"{stack}/{stack}_norm/scale"] = f"{stack}.final_layer_norm.weight"
+        for i in range(getattr(config, f"num_{stack}_layers")):
+            for j, (theirs, ours, norm) in enumerate(sublayers):
+                layer, block = f"{stack}/layers_{i}", f"{stack}.block.{i}.layer.{j}"
+                result[f"{layer}/{norm}/scale"] = f"{block}.layer_norm.weight"
+                for part, our_part in (feed_forward if ours == "mlp" else _ATTENTION).items():
+                    result[f"{layer}/{ours}/{our_part}/kernel"] = f"{block}.{theirs}.{part}.weight"
+            if i == 0 or config.relative_bias == "per_layer":
+                owner = stack if config.relative_bias == "shared" else f"{stack}/layers_{i}"
+                result[f"{owner}/relpos_bias/rel_embedding"] = (
+                    f"{stack}.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight"
+                )
+    return result
+
+
+def read(directory: epath.Path) -> tuple[dict[str, Leaf], T5Config, str]:
+    """The leaves of a directory by T5X's names, opened but not read; its network and family.
+
+    Raises:
+      ValueError: naming a file that is absent or truncated, an option of the config that is
+        unknown, or a leaf that is absent, unknown, or differs from the one it should equal.
+    """
+    tensors = dict(safetensors.read(directory))
+    config, family = hugging_face_config.read(directory, has_head="lm_head.weight" in tensors)
+    if "shared.weight" not in tensors:
+        # Some writers keep the shared embedding only under the name of one of its users.
+        present = [name for name in _COPIES if name in tensors]
+        if present:
+            tensors["shared.weight"] = tensors.pop(present[0])
+    copies = [name for name in _COPIES if name in tensors]
+    wanted = names(config)
+    if config.logits_via_embedding and "lm_head.weight" in tensors:
+        copies.append("lm_head.weight")
+    elif "lm_head.weight" not in tensors and "shared.weight" in tensors:
+        # A head that does not scale but equals the embedding is stored once.
+        tensors["lm_head.weight"] = tensors["shared.weight"]
+    _require(tensors, wanted, directory, known=(*copies, *_UNUSED))
+    for name in copies:
+        _require_equal(tensors[name], tensors["shared.weight"])
+    leaves = {
+        ours: tensors[theirs] if _same_layout(ours) else lazy.transposed(tensors[theirs])
+        for ours, theirs in wanted.items()
+    }
+    return leaves, config, family
+
+
+def _same_layout(name: str) -> bool:
+    return name == EMBEDDING or name.endswith("/scale")
+
+
+def _require(
+    tensors: dict[str, Leaf], wanted: dict[str, str], directory: epath.Path, known: tuple[str, ...]
+) -> None:
+    missing = sorted(name for name in wanted.values() if name not in tensors)
+    extra = sorted(set(tensors) - set(wanted.values()) - set(known))
+    if missing or extra:
+        raise ValueError(
+            f"{directory}: expected the {len(wanted)} arrays that {CONFIG} describes, got "
+            f"{len(missing)} missing {missing[:3]}, {len(extra)} unknown {extra[:3]}."
+        )
+
+
+def _require_equal(copy: Leaf, original: Leaf) -> None:
+    if copy.shape == original.shape:
+        rows = (slice(i, min(i + ROWS, copy.shape[0])) for i in range(0, copy.shape[0], ROWS))
+        blocks = ((block, slice(0, copy.shape[1])) for block in rows)
+        if all(np.array_equal(copy.read(block), original.read(block)) for block in blocks):
+            return
+    raise ValueError(
+        f"{copy.where}: expected a copy of the shared embedding {original.where}, as {CONFIG} "
+        "says, got other values."
+    )
+
+
+def write(directory: epath.Path, parameters: Leaves, config: T5Config, *, family: str) -> None:
+    """Writes weights, config and generation config into an existing directory.
+
+    Args:
+      directory: that exists; `new_directory` makes an all-or-nothing one.
+      parameters: those of the network of named layers.
+      config: of that network.
+      family: `model_type`: t5, mt5 or umt5.
+
+    Raises:
+      ValueError: if the family cannot hold the network.
+    """
+    description = to_json(config, family=family, dtype=parameters[EMBEDDING].dtype.name)
+    tensors = {
+        theirs: parameters[ours] if _same_layout(ours) else lazy.transposed(parameters[ours])
+        for ours, theirs in names(config).items()
+    }
+    safetensors.write(directory, tensors)
+    for file, content in ((CONFIG, description), ("generation_config.json", generation_json())):
+        (directory / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

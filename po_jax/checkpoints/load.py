@@ -1,0 +1,156 @@
+"""Any checkpoint, opened by what it is and loaded into the shards that ask for it."""
+
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+
+from etils import epath
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from po_jax.checkpoints import hugging_face, orbax, t5x_legacy, trees
+from po_jax.checkpoints import leaves as lazy
+from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.t5.config import T5Config
+from po_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; nothing of its arrays is read yet.
+
+    Attributes:
+      path: of the checkpoint itself, where a directory of several was given.
+      format: `hugging_face`, `t5x` (legacy) or `orbax` (T5X's newer one and po_jax's own).
+      parameters: by T5X's names, of named or stacked layers.
+      slots: of the optimiser, by path; empty where the checkpoint has none.
+      step: of training; 0 where the checkpoint does not say.
+      config: the network, where the checkpoint describes it.
+      family: Hugging Face's model type, where the checkpoint names it.
+    """
+
+    path: epath.Path
+    format: str
+    parameters: Leaves
+    slots: Leaves
+    step: int = 0
+    config: T5Config | None = None
+    family: str | None = None
+
+
+def open_checkpoint(path: epath.PathLike) -> Checkpoint:
+    """Opens a Hugging Face, T5X or po_jax checkpoint, or the latest of a directory of them.
+
+    Raises:
+      ValueError: if the path is none of these, or damaged.
+    """
+    path = _latest(epath.Path(path))
+    if hugging_face.is_hugging_face(path):
+        parameters, config, family = hugging_face.read(path)
+        return Checkpoint(path, "hugging_face", parameters, {}, config=config, family=family)
+    if t5x_legacy.is_legacy(path):
+        return _training_state(path, "t5x", t5x_legacy.read(path))
+    if tree := orbax.find(path):
+        return _training_state(path, "orbax", orbax.read(tree))
+    raise ValueError(
+        f"{path}: expected a Hugging Face directory ({hugging_face.CONFIG}), a T5X or po_jax "
+        f"checkpoint ({t5x_legacy.INDEX} or {orbax.METADATA}) or a directory of those, got "
+        f"{_listing(path)}."
+    )
+
+
+def _latest(path: epath.Path) -> epath.Path:
+    """The checkpoint of the highest step, where `path` is a model directory."""
+    if not path.is_dir() or hugging_face.is_hugging_face(path):
+        return path
+    steps = {
+        int(match[1]): child
+        for child in path.iterdir()
+        if (match := re.fullmatch(r"(?:checkpoint_)?(\d+)", child.name))
+    }
+    return steps[max(steps)] if steps else path
+
+
+def _listing(path: epath.Path) -> str:
+    if not path.exists():
+        return "no such path"
+    if path.is_file():
+        return "a file of another kind"
+    return f"a directory of {sorted(child.name for child in path.iterdir())[:5]}"
+
+
+def _training_state(path: epath.Path, format: str, leaves: Leaves) -> Checkpoint:
+    def under(*prefixes: str) -> dict[str, Leaf]:
+        return {
+            name.removeprefix(prefix): leaf
+            for prefix in prefixes
+            for name, leaf in leaves.items()
+            if name.startswith(prefix)
+        }
+
+    parameters = under("target/", "params/")
+    if not parameters:
+        raise ValueError(
+            f"{path}: expected parameters under target/ or params/, got {sorted(leaves)[:3]}."
+        )
+    step = under("state/step", "step").get("")
+    return Checkpoint(
+        path,
+        format,
+        parameters,
+        under("state/param_states/", "opt_state/"),
+        step=0 if step is None else int(step.value()),
+    )
+
+
+def load(path: epath.PathLike, like: Params) -> Params:
+    """The parameters of a checkpoint, in the tree, dtypes and shardings that are asked for.
+
+    Leaf after leaf goes straight to its devices: beyond what ends there, the host holds one leaf
+    (one shard of a leaf, where the format permits).
+
+    Args:
+      path: see `open_checkpoint`.
+      like: the network's parameters as arrays or `jax.ShapeDtypeStruct`s; a leaf without
+        a sharding goes to the default device.
+
+    Raises:
+      ValueError: naming file and leaf, where the checkpoint is damaged or of another network.
+    """
+    checkpoint = open_checkpoint(path)
+    wanted = flax.traverse_util.flatten_dict(like, sep="/")
+    shapes = {name: leaf.shape for name, leaf in wanted.items()}
+    leaves = trees.fit(checkpoint.parameters, shapes, str(checkpoint.path))
+    return flax.traverse_util.unflatten_dict(place(leaves, wanted), sep="/")
+
+
+def place(leaves: Leaves, like: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Reads leaves onto devices, with the dtypes and shardings of `like`."""
+    result = {}
+    for name in lazy.in_reading_order(leaves):
+        leaf = lazy.cast(leaves[name], like[name].dtype)
+        sharding = getattr(like[name], "sharding", None)
+        if sharding is None:
+            result[name] = jnp.asarray(leaf.value())
+        else:
+            result[name] = jax.make_array_from_callback(leaf.shape, sharding, _reader(leaf))
+        # Otherwise transfers would queue up, and with them the host's copies.
+        result[name].block_until_ready()
+    return result
+
+
+def _reader(leaf: Leaf):
+    """Reads a block once for all devices that hold it."""
+    last: list[Any] = [None, None]
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        block = tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, leaf.shape, strict=True))
+        if last[0] != block:
+            last[:] = [None, None]
+            last[:] = [block, leaf.read(block)]
+        return last[1]
+
+    return read

@@ -1,0 +1,67 @@
+"""Orbax checkpoints: T5X's newer format, and po_jax's own.
+
+`_METADATA` lists the tree; the arrays lie in one OCDBT database or, in older checkpoints, in one
+zarr directory each. They are opened through tensorstore, so that single blocks can be read without
+building the tree that wrote them.
+"""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from po_jax.checkpoints import zarr
+from po_jax.checkpoints.leaves import Leaves
+
+METADATA = "_METADATA"
+
+
+def find(path: epath.Path) -> epath.Path | None:
+    """The directory of the array tree: `path`, or the one item inside it that has arrays."""
+    if not path.is_dir():
+        return None
+    if (path / METADATA).exists():
+        return path
+    items = sorted(item for item in path.iterdir() if (item / METADATA).exists())
+    states = [item for item in items if item.name == "state"] or items
+    return states[0] if len(states) == 1 else None
+
+
+def read(directory: epath.Path) -> Leaves:
+    """Leaves by their path in the tree, opened but not read.
+
+    Args:
+      directory: as returned by `find`.
+
+    Raises:
+      ValueError: if the metadata or an array is damaged or absent.
+    """
+    file = directory / METADATA
+    try:
+        metadata = json.loads(file.read_text())
+        entries = metadata["tree_metadata"].values()
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{file}: expected Orbax's tree metadata, got: {error!r}") from error
+    names = [
+        [str(key["key"]) for key in entry["key_metadata"]]
+        for entry in entries
+        if not entry["value_metadata"].get("skip_deserialize")
+    ]
+    driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+    # Writers of the time may have left out chunks that hold nothing but zeros.
+    sparse = not metadata.get("store_array_data_equal_to_fill_value", False)
+    return {
+        "/".join(keys): zarr.open_leaf(
+            _kvstore(directory, ".".join(keys), ocdbt=metadata.get("use_ocdbt", False)),
+            f"{directory}: {'/'.join(keys)}",
+            driver=driver,
+            sparse=sparse,
+        )
+        for keys in names
+    }
+
+
+def _kvstore(directory: epath.Path, name: str, *, ocdbt: bool) -> dict[str, Any]:
+    if ocdbt:
+        return {"driver": "ocdbt", "base": zarr.kvstore(directory), "path": f"{name}/"}
+    return zarr.kvstore(directory / name)

@@ -1,0 +1,86 @@
+"""Leaves stored as zarr arrays through tensorstore: what T5X and Orbax write."""
+
+from typing import Any
+
+from etils import epath
+import jax
+import numpy as np
+import tensorstore
+
+from po_jax.checkpoints.leaves import Block, Leaf
+
+CHUNK_BYTES = 64 * 2**20  # T5X's bound on the size of a chunk.
+
+
+def kvstore(path: epath.Path) -> dict[str, Any]:
+    """Tensorstore's name for a local or gs:// directory."""
+    text = str(path)
+    if text.startswith("gs://"):
+        bucket, _, rest = text.removeprefix("gs://").partition("/")
+        return {"driver": "gcs", "bucket": bucket, "path": rest.rstrip("/") + "/"}
+    return {"driver": "file", "path": text.rstrip("/") + "/"}
+
+
+def open_leaf(
+    store: dict[str, Any], where: str, *, driver: str = "zarr", sparse: bool = False
+) -> Leaf:
+    """The array in a key-value store.
+
+    Args:
+      store: tensorstore's specification of the store that holds this one array.
+      where: directory and name of the array, for messages.
+      driver: `zarr` or `zarr3`.
+      sparse: read absent chunks as zeros; otherwise a lost file is an error, not a bad model.
+
+    Raises:
+      ValueError: if the array is absent, here or when read: a chunk that is absent or damaged.
+    """
+    spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": sparse}
+    array = _result(tensorstore.open(spec, open=True, read=True), where)
+
+    def read(block: Block) -> np.ndarray:
+        return _result(array[block].read(), where)
+
+    return Leaf(tuple(array.shape), np.dtype(array.dtype.numpy_dtype), where, read)
+
+
+def _result(future: tensorstore.Future, where: str) -> Any:
+    try:
+        return future.result()
+    except ValueError as error:
+        raise ValueError(f"{where}: expected a readable array, got: {error}") from error
+
+
+def write_leaf(leaf: Leaf, directory: epath.Path) -> dict[str, Any]:
+    """Writes a leaf as a zarr array, chunk row by chunk row; returns its zarr metadata."""
+    chunks = _chunk_shape(leaf)
+    metadata = {
+        "shape": list(leaf.shape),
+        "chunks": list(chunks),
+        "compressor": {"id": "gzip", "level": 1},
+        "dtype": _zarr_dtype(leaf.dtype),
+    }
+    spec = {"driver": "zarr", "kvstore": kvstore(directory), "metadata": metadata}
+    array = tensorstore.open(spec, create=True, open=False).result()
+    step = max(chunks[0], 1) if leaf.shape else None
+    if step is None:
+        array.write(leaf.value()).result()
+    else:
+        for start in range(0, leaf.shape[0], step):
+            rows = slice(start, min(start + step, leaf.shape[0]))
+            block = (rows, *(slice(0, n) for n in leaf.shape[1:]))
+            array[block].write(leaf.read(block)).result()
+    return metadata
+
+
+def _zarr_dtype(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == jax.numpy.bfloat16 else dtype.str
+
+
+def _chunk_shape(leaf: Leaf) -> tuple[int, ...]:
+    """Halves the leading axis until a chunk is small enough; rows stay whole."""
+    shape, nbytes = list(leaf.shape), leaf.nbytes
+    while nbytes > CHUNK_BYTES and shape[0] > 1:
+        shape[0] = -(-shape[0] // 2)
+        nbytes = -(-nbytes // 2)
+    return tuple(shape)
