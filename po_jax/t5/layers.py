@@ -113,13 +113,13 @@ class Embed(nn.Module):
 
     def attend(self, x):
         """Logits over the vocabulary, float32: x @ embedding.T / sqrt(features)."""
-        logits = lax.dot_general(
-            x.astype(self.dtype),
+        x = (x * jnp.asarray(self.features**-0.5, x.dtype)).astype(self.dtype)
+        return lax.dot_general(
+            x,
             self.embedding.astype(self.dtype),
             (((x.ndim - 1,), (1,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
-        return logits * self.features**-0.5
 
 
 def relative_buckets(relative, *, bidirectional, num_buckets, max_distance):
@@ -212,12 +212,17 @@ class Attention(nn.Module):
         self.out = Dense((self.emb_dim,), (*heads, "embed"), self.dtype, normal, input_axes=2)
 
     def keys_values(self, x):
-        """The keys and values [., S, H, D] of a sequence [., S, E]."""
-        names = ("batch", "length", "heads", "kv")
-        return shard(self.key(x), *names), shard(self.value(x), *names)
+        """The keys and values of a sequence [., S, E], each [., H, D, S].
+
+        Positions last, so that a decoding step reads the cache as it lies.
+        """
+        names = ("batch", "heads", "kv", "length")
+        return tuple(
+            shard(jnp.moveaxis(project(x), -3, -1), *names) for project in (self.key, self.value)
+        )
 
     def __call__(self, x, keys, values, bias, *, deterministic):
-        """Attends from [R, Q, E] to keys and values [B, S, H, D].
+        """Attends from [R, Q, E] to keys and values [B, H, D, S].
 
         Where R = B K, the K rows of a prompt attend to its one copy of keys and values.
         `bias` broadcasts against [B, H, K Q, S].
@@ -225,36 +230,11 @@ class Attention(nn.Module):
         rows, queries, _ = x.shape
         query = shard(self.query(x), "batch", "length", "heads", "kv")
         query = query.reshape(keys.shape[0], -1, self.num_heads, self.head_dim)
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, keys, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("bqhd,bhdk->bhqk", query, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
         weights = dropout(self, weights, self.dropout_rate, deterministic)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
+        mixed = jnp.einsum("bhqk,bhdk->bqhd", weights, values)
         return self.out(mixed.reshape(rows, queries, self.num_heads, self.head_dim))
-
-    def step(self, x, keys, values, bias, index):
-        """Self-attention of one new position at `index`, given the cache of the earlier ones.
-
-        Args:
-          x: the new position, [R, 1, E].
-          keys, values: caches [R, S, H, D], zero from `index` on; they are only read.
-          bias: [1 or R, H, 1, S], with the positions after `index` masked.
-
-        Returns:
-          The output [R, 1, E] and the new position's key and value [R, 1, H, D], for the caller
-          to write into all layers' caches at once.
-        """
-        new_key, new_value = self.keys_values(x)
-        query = self.query(x)
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, keys, preferred_element_type=jnp.float32)
-        own = jnp.einsum("bqhd,bqhd->bhq", query, new_key, preferred_element_type=jnp.float32)
-        at_index = jnp.arange(keys.shape[1]) == index
-        logits = jnp.where(at_index[None, None, None], own[..., None], logits) + bias
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        # The cached value at `index` is still zero, so the new one is added with its weight.
-        own_weight = lax.dynamic_slice_in_dim(weights, index, 1, axis=3)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
-        mixed = mixed + jnp.einsum("bhqk,bkhd->bqhd", own_weight, new_value)
-        return self.out(mixed), (new_key, new_value)
 
 
 class FeedForward(nn.Module):

@@ -28,9 +28,9 @@ class Cache:
     they are tuples over layers.
 
     Attributes:
-      cross: keys and values of the encoded prompts, [B, S, H, D], computed once.
+      cross: keys and values of the encoded prompts, [B, H, D, S], computed once.
       cross_bias: [B, 1, 1, S]; masks the padding of the prompts.
-      own: keys and values of the R = B K rows so far, [R, T, H, D], zero from `index` on.
+      own: keys and values of the R = B K rows so far, [R, H, D, T].
       index: position that the next token takes.
     """
 
@@ -131,31 +131,40 @@ class DecoderLayer(nn.Module):
         """Keys and values of the encoded prompts, in the shape a scan over layers wants."""
         return carry, self.encoder_decoder_attention.keys_values(encoded)
 
-    def __call__(self, x, cached, context, deterministic):
-        """Runs all positions (`cached` None), or the one at `context.index` against a cache.
+    def __call__(self, carry, cached, context, deterministic):
+        """Runs all positions, or the one at `context.index` against a cache.
+
+        Args:
+          carry: the activations [R, Q, E], and the own keys and values of a `Cache` (of this
+            layer, or of all layers where they are scanned); None without a cache.
+          cached: the prompt's keys and values of this layer and, where layers are scanned, the
+            layer's number; None without a cache.
+          context: what the layers share.
+          deterministic: without dropout.
 
         Returns:
-          The new activations, and with a cache the position's own key and value.
+          The new carry, and None for the scan.
         """
         cfg = self.config
+        x, own = carry
         x = shard(x, "batch", "length", "embed")
         y = self.pre_self_attention_layer_norm(x)
+        keys_values = self.self_attention.keys_values(y)
         if cached is None:
-            bias = context.relative_bias
-            if bias is None:
-                bias = self.relpos_bias(x.shape[1], x.shape[1])
             cross = self.encoder_decoder_attention.keys_values(context.encoded)
-            keys_values = self.self_attention.keys_values(y)
-            y = self.self_attention(
-                y, *keys_values, context.self_bias + bias, deterministic=deterministic
-            )
-            new = None
         else:
-            cross, own = cached
-            bias = context.relative_bias
-            if bias is None:
-                bias = self.relpos_bias.row(context.index, own[0].shape[1])
-            y, new = self.self_attention.step(y, *own, context.self_bias + bias, context.index)
+            cross, layer = cached
+            own, keys_values = _append(own, keys_values, layer, context.index)
+        bias = context.relative_bias
+        if bias is None:
+            length = keys_values[0].shape[-1]
+            if cached is None:
+                bias = self.relpos_bias(length, length)
+            else:
+                bias = self.relpos_bias.row(context.index, length)
+        y = self.self_attention(
+            y, *keys_values, context.self_bias + bias, deterministic=deterministic
+        )
         x = shard(x + dropout(self, y, cfg.dropout_rate, deterministic), "batch", "length", "embed")
         y = self.pre_cross_attention_layer_norm(x)
         y = self.encoder_decoder_attention(
@@ -164,7 +173,22 @@ class DecoderLayer(nn.Module):
         x = shard(x + dropout(self, y, cfg.dropout_rate, deterministic), "batch", "length", "embed")
         y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=deterministic)
         x = x + dropout(self, y, cfg.dropout_rate, deterministic)
-        return shard(x, "batch", "length", "embed"), new
+        return (shard(x, "batch", "length", "embed"), own), None
+
+
+def _append(own, new, layer, index):
+    """Writes a position into a cache; returns the cache and this layer's part of it.
+
+    Written first and read afterwards, so that the compiler updates the buffer in place; `layer`
+    selects from a cache of all layers, and is None where each layer has a cache to itself.
+    """
+    if layer is not None:
+        new = jax.tree.map(lambda position: position[None], new)
+    start = (() if layer is None else (layer,)) + (0, 0, 0, index)
+    own = jax.tree.map(lambda c, n: lax.dynamic_update_slice(c, n, start), own, new)
+    if layer is None:
+        return own, own
+    return own, jax.tree.map(lambda c: lax.dynamic_index_in_dim(c, layer, 0, False), own)
 
 
 def _layer_class(cfg, layer, length, broadcast, methods):
@@ -251,18 +275,22 @@ class Decoder(nn.Module):
                 output_dtype=jnp.float32,
             )
 
-    def _stack(self, x, cached, context, deterministic):
-        if self.config.scan_layers:
-            x, new = self.decoder(x, cached, context, deterministic)
+    def _stack(self, x, cache, context, deterministic):
+        """All layers and the final norm; returns the states and the cache's new own part."""
+        cfg = self.config
+        own = None if cache is None else cache.own
+        if cfg.scan_layers:
+            cached = None
+            if cache is not None:
+                cached = (cache.cross, jnp.arange(cfg.num_decoder_layers))
+            (x, own), _ = self.decoder((x, own), cached, context, deterministic)
         else:
-            new = []
+            layer_own = [None] * cfg.num_decoder_layers if own is None else list(own)
             for i, layer in enumerate(self.layers):
-                layer_cache = None if cached is None else (cached[0][i], cached[1][i])
-                x, layer_new = layer(x, layer_cache, context, deterministic)
-                new.append(layer_new)
-            new = tuple(new)
-        x = dropout(self, self.decoder_norm(x), self.config.dropout_rate, deterministic)
-        return x, new
+                cached = None if cache is None else (cache.cross[i], None)
+                (x, layer_own[i]), _ = layer((x, layer_own[i]), cached, context, deterministic)
+            own = tuple(layer_own)
+        return dropout(self, self.decoder_norm(x), cfg.dropout_rate, deterministic), own
 
     def __call__(self, x, encoded, self_bias, cross_bias, deterministic):
         x = dropout(self, x, self.config.dropout_rate, deterministic)
@@ -278,20 +306,13 @@ class Decoder(nn.Module):
         return tuple(layer.cross_keys_values((), None, encoded, True)[1] for layer in self.layers)
 
     def step(self, x, cache):
-        length = jax.tree.leaves(cache.own)[0].shape[-3]
+        length = jax.tree.leaves(cache.own)[0].shape[-1]
         shared = None
         if self.config.relative_bias == "shared":
             shared = self.relpos_bias.row(cache.index, length)
         self_bias = _mask_bias(jnp.arange(length)[None, None] <= cache.index)
         context = DecoderContext(None, self_bias, shared, cache.cross_bias, cache.index)
-        x, new = self._stack(x, (cache.cross, cache.own), context, True)
-        own = jax.tree.map(
-            lambda cached, position: lax.dynamic_update_slice_in_dim(
-                cached, position, cache.index, axis=cached.ndim - 3
-            ),
-            cache.own,
-            new,
-        )
+        x, own = self._stack(x, cache, context, True)
         return x, cache.replace(own=own, index=cache.index + 1)
 
 
@@ -370,12 +391,10 @@ class Transformer(nn.Module):
         cross = self.decoder.cross_keys_values(encoded)
 
         def empty(keys_or_values):
-            *layer_axis, batch, _, heads, width = keys_or_values.shape
-            shape = (*layer_axis, batch * samples, max_length, heads, width)
-            return shard(
-                jnp.zeros(shape, cfg.dtype), *(["layers"] * len(layer_axis)), "batch", "length",
-                "heads", "kv",
-            )  # fmt: skip
+            *layer_axis, batch, heads, width, _ = keys_or_values.shape
+            zeros = jnp.zeros((*layer_axis, batch * samples, heads, width, max_length), cfg.dtype)
+            names = ("batch", "heads", "kv", "length")
+            return shard(zeros, *(["layers"] * len(layer_axis)), *names)
 
         return Cache(
             cross=cross,
