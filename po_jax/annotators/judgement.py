@@ -5,7 +5,7 @@ soon as the question is under way, and the function that it returns waits for th
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax
 from jaxtyping import Bool, Int
@@ -32,6 +32,7 @@ class AnnotatorError(RuntimeError):
     """An annotator raised, or answered something that is no answer; the message names the pair."""
 
 
+@runtime_checkable
 class Annotator(Protocol):
     """Judges pairs of completions of the same prompts."""
 
