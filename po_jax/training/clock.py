@@ -1,0 +1,67 @@
+"""How long the device worked on each stage of a step, measured without making it wait.
+
+Work is queued on the device and runs while the host goes on. A watching thread notes when each
+stage's results are there: a stage lasted from the later of its queueing and the end of the stage
+before it; where the queueing came later, the device had nothing to do in between.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+import time
+from typing import Any
+
+import jax
+
+
+class StageClock:
+    """Seconds of each stage, and of the device's idleness, since they were last taken."""
+
+    def __init__(self):
+        self._queue = SimpleQueue()
+        self._seconds = defaultdict(float)
+        self._free_since = time.monotonic()
+        self._idle = 0.0
+        Thread(target=self._watch, daemon=True, name="stage-clock").start()
+
+    def queued(self, stage: str, began: float, results: Any) -> None:
+        """Notes device work queued at `began` (`time.monotonic()`), over when `results` are there.
+
+        The results must not be donated to a later computation.
+        """
+        self._queue.put((stage, began, results))
+
+    @contextmanager
+    def host(self, stage: str) -> Iterator[None]:
+        """Counts the time of the block, host work that the device waits for, as a stage."""
+        began = time.monotonic()
+        yield
+        self._seconds[stage] += time.monotonic() - began
+
+    def take(self) -> dict[str, float]:
+        """Seconds by stage, "seconds_<stage>", and "seconds_idle"; waits for the queued work."""
+        done = SimpleQueue()
+        self._queue.put((None, 0.0, done))
+        done.get()
+        taken = {f"seconds_{stage}": seconds for stage, seconds in self._seconds.items()}
+        taken["seconds_idle"] = self._idle
+        self._seconds.clear()
+        self._idle = 0.0
+        return taken
+
+    def _watch(self) -> None:
+        while True:
+            stage, began, results = self._queue.get()
+            if stage is None:
+                results.put(None)
+                continue
+            try:
+                jax.block_until_ready(results)
+            except Exception:  # the main thread meets the same error, with a better traceback
+                pass
+            ended = time.monotonic()
+            self._seconds[stage] += ended - max(began, self._free_since)
+            self._idle += max(0.0, began - self._free_since)
+            self._free_since = ended

@@ -1,0 +1,50 @@
+"""The stage clock, against work whose duration is known."""
+
+import time
+
+from po_jax.training.clock import StageClock
+
+
+class Work:
+    """Looks like an array that is ready some time after it was queued."""
+
+    def __init__(self, ready_at):
+        self._ready_at = ready_at
+
+    def block_until_ready(self):
+        time.sleep(max(0.0, self._ready_at - time.monotonic()))
+        return self
+
+
+def test_stages_follow_each_other_and_idleness_is_what_lies_between():
+    clock = StageClock()
+    clock.take()
+    start = time.monotonic()
+    clock.queued("sampling", start, Work(start + 0.3))
+    clock.queued("updating", start, Work(start + 0.5))  # queued behind: lasts 0.2 s
+    time.sleep(0.6)  # 0.1 s without work
+    again = time.monotonic()
+    clock.queued("sampling", again, Work(again + 0.1))
+    with clock.host("annotating"):
+        time.sleep(0.05)
+    taken = clock.take()
+    expected = {
+        "seconds_sampling": 0.4,
+        "seconds_updating": 0.2,
+        "seconds_annotating": 0.05,
+        "seconds_idle": again - start - 0.5,
+    }
+    assert taken.keys() == expected.keys()
+    for name, seconds in expected.items():
+        assert abs(taken[name] - seconds) < 0.06, (name, taken)
+    assert clock.take() == {"seconds_idle": 0.0}
+
+
+def test_failed_work_does_not_stop_the_clock():
+    class Failed:
+        def block_until_ready(self):
+            raise RuntimeError("on the device")
+
+    clock = StageClock()
+    clock.queued("sampling", time.monotonic(), Failed())
+    assert "seconds_sampling" in clock.take()
