@@ -1,0 +1,1 @@
+"""Train state, optimisers and the jitted step."""
