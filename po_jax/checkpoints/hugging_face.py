@@ -31,6 +31,8 @@ _SUBLAYERS = {
         ("DenseReluDense", "mlp", "pre_mlp_layer_norm"),
     ),
 }
+SHARED_WEIGHT = "shared.weight"
+HEAD_WEIGHT = "lm_head.weight"
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 # Copies of the embedding, and a table of T5 1.0 that its model never reads.
@@ -45,9 +47,9 @@ def is_hugging_face(path: epath.Path) -> bool:
 
 def names(config: T5Config) -> dict[str, str]:
     """Hugging Face's name of every parameter of the network of named layers, by T5X's name."""
-    result = {EMBEDDING: "shared.weight"}
+    result = {EMBEDDING: SHARED_WEIGHT}
     if not config.logits_via_embedding:
-        result[HEAD] = "lm_head.weight"
+        result[HEAD] = HEAD_WEIGHT
     gated = len(config.mlp_activations) > 1
     branches = [f"wi_{i}" for i in range(len(config.mlp_activations))] if gated else ["wi"]
     feed_forward = {name: name for name in (*branches, "wo")}
@@ -75,22 +77,22 @@ def read(directory: epath.Path) -> tuple[dict[str, Leaf], T5Config, str]:
         unknown, or a leaf that is absent, unknown, or differs from the one it should equal.
     """
     tensors = dict(safetensors.read(directory))
-    config, family = hugging_face_config.read(directory, has_head="lm_head.weight" in tensors)
-    if "shared.weight" not in tensors:
+    config, family = hugging_face_config.read(directory, has_head=HEAD_WEIGHT in tensors)
+    if SHARED_WEIGHT not in tensors:
         # Some writers keep the shared embedding only under the name of one of its users.
         present = [name for name in _COPIES if name in tensors]
         if present:
-            tensors["shared.weight"] = tensors.pop(present[0])
-    copies = [name for name in _COPIES if name in tensors]
-    wanted = names(config)
-    if config.logits_via_embedding and "lm_head.weight" in tensors:
-        copies.append("lm_head.weight")
-    elif "lm_head.weight" not in tensors and "shared.weight" in tensors:
+            tensors[SHARED_WEIGHT] = tensors.pop(present[0])
+    tied = config.logits_via_embedding
+    if not tied and SHARED_WEIGHT in tensors:
         # A head that does not scale but equals the embedding is stored once.
-        tensors["lm_head.weight"] = tensors["shared.weight"]
+        tensors.setdefault(HEAD_WEIGHT, tensors[SHARED_WEIGHT])
+    users = (*_COPIES, HEAD_WEIGHT) if tied else _COPIES
+    copies = [name for name in users if name in tensors]
+    wanted = names(config)
     _require(tensors, wanted, directory, known=(*copies, *_UNUSED))
     for name in copies:
-        _require_equal(tensors[name], tensors["shared.weight"])
+        _require_equal(tensors[name], tensors[SHARED_WEIGHT])
     leaves = {
         ours: tensors[theirs] if _same_layout(ours) else lazy.transposed(tensors[theirs])
         for ours, theirs in wanted.items()
