@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from po_jax.annotators.composition import Template, compose
-from po_jax.annotators.judgement import Judgement
+from po_jax.annotators.judgement import Judgement, Tokens
 from po_jax.t5.language_model import T5LM
 from po_jax.types import Params
 
@@ -93,9 +93,9 @@ class PreferenceAnnotator:
 
     def begin(
         self,
-        prompt: Int[Array, "batch prompt_length"],
-        completion: Int[Array, "batch 2 length"],
-        mask: Bool[Array, "batch 2 length"],
+        prompt: Int[Tokens, "batch prompt_length"],
+        completion: Int[Tokens, "batch 2 length"],
+        mask: Bool[Tokens, "batch 2 length"],
     ) -> Callable[[], Judgement]:
         """Queues the judging on the device."""
         del mask  # a completion is zero where its mask is false
@@ -119,9 +119,9 @@ class RewardAnnotator:
 
     def begin(
         self,
-        prompt: Int[Array, "batch prompt_length"],
-        completion: Int[Array, "batch 2 length"],
-        mask: Bool[Array, "batch 2 length"],
+        prompt: Int[Tokens, "batch prompt_length"],
+        completion: Int[Tokens, "batch 2 length"],
+        mask: Bool[Tokens, "batch 2 length"],
     ) -> Callable[[], Judgement]:
         """Queues the scoring on the device."""
         del mask

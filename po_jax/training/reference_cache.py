@@ -1,0 +1,121 @@
+"""Reference log-probabilities of the data set's completions, computed once and kept on disk.
+
+Values are found by the content of prompt and completion, so shuffling, batching and resuming do
+not matter. Values read from disk are believed only after one batch of them was scored again: a
+file that belongs to another reference is dropped.
+"""
+
+from collections.abc import Callable
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 0.02  # nats; far below what another reference changes, above rounding of bfloat16
+
+Score = Callable[[], Float[Array, "batch samples"]]
+
+
+class ReferenceCache:
+    """log mu(y | x), summed over tokens, by the content of x and y.
+
+    Args:
+      file: where the values are kept between runs; None keeps them in memory only.
+    """
+
+    def __init__(self, file: str | os.PathLike | None):
+        self._file = None if file is None else Path(file)
+        self._values: dict[bytes, np.float32] = {}
+        self._pending: tuple[list[list[bytes]], Array] | None = None
+        self._believed = True
+        if self._file is not None and self._file.exists():
+            self._read()
+
+    def __len__(self) -> int:
+        self._collect()
+        return len(self._values)
+
+    def lookup(
+        self,
+        prompt: Int[np.ndarray, "batch prompt_length"],
+        completion: Int[np.ndarray, "batch samples length"],
+        score: Score,
+    ) -> Float[Array, "batch samples"] | Float[np.ndarray, "batch samples"]:
+        """The values of a batch; `score` is called only if some are unknown, and not waited for.
+
+        Args:
+          prompt: token ids, 0 is padding.
+          completion: token ids, 0 is padding.
+          score: queues the scoring of this very batch by the reference, on the device.
+        """
+        self._collect()
+        keys = [[_key(x, y) for y in pair] for x, pair in zip(prompt, completion, strict=True)]
+        known = np.asarray([[key in self._values for key in row] for row in keys])
+        values = np.asarray(
+            [[self._values.get(key, 0.0) for key in row] for row in keys], np.float32
+        )
+        if not self._believed and known.any():
+            self._verify(values, known, score())
+            return self.lookup(prompt, completion, score)
+        if known.all():
+            return values
+        scored = score()
+        self._pending = keys, scored
+        return jnp.where(known, values, scored)
+
+    def save(self) -> None:
+        """Writes the file anew, whole or not at all."""
+        self._collect()
+        if self._file is None or not self._values:
+            return
+        keys = np.frombuffer(b"".join(self._values), np.uint8).reshape(len(self._values), -1)
+        temporary = self._file.with_suffix(".partial")
+        with temporary.open("wb") as stream:
+            np.savez(stream, keys=keys, values=np.asarray([*self._values.values()], np.float32))
+        temporary.rename(self._file)
+
+    def _collect(self) -> None:
+        """Takes in the values that the device has computed since; the first value stays."""
+        if self._pending is None:
+            return
+        keys, scored = self._pending
+        self._pending = None
+        for row, values in zip(keys, jax.device_get(scored), strict=True):
+            for key, value in zip(row, values, strict=True):
+                self._values.setdefault(key, value)
+
+    def _read(self) -> None:
+        try:
+            with np.load(self._file, allow_pickle=False) as content:
+                keys, values = content["keys"], content["values"]
+            self._values = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
+            self._believed = False
+        except Exception as error:  # a damaged archive raises many unrelated types
+            logger.warning("%s cannot be read (%s): values are computed anew", self._file, error)
+
+    def _verify(self, values: np.ndarray, known: np.ndarray, scored: Array) -> None:
+        difference = np.abs(jax.device_get(scored) - values)[known].max()
+        if difference > _TOLERANCE:
+            logger.warning(
+                "%s is of another reference (log-probabilities differ by %.3g): computed anew",
+                self._file,
+                difference,
+            )
+            self._values = {}
+        self._believed = True
+
+
+def _key(prompt: np.ndarray, completion: np.ndarray) -> bytes:
+    """Identifies a prompt and completion whatever their padding."""
+    rows = [np.trim_zeros(row.astype(np.int64), "b") for row in (prompt, completion)]
+    digest = hashlib.blake2b(np.int64(len(rows[0])).tobytes(), digest_size=16)
+    for row in rows:
+        digest.update(row.tobytes())
+    return digest.digest()

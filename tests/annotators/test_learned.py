@@ -1,0 +1,95 @@
+"""T5 judges against a plain reading of their definition, and through text."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from po_jax.annotators.composition import Template
+from po_jax.annotators.learned import PreferenceAnnotator, RewardAnnotator, judge_pairs
+from po_jax.annotators.translated import TranslatedAnnotator
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+
+MODEL = T5LM(
+    T5Config(
+        vocab_size=30, emb_dim=8, num_heads=2, head_dim=5, mlp_dim=7,
+        num_encoder_layers=1, num_decoder_layers=1,
+    )
+)  # fmt: skip
+PAIRS = Template(pieces=((20,), (21, 22), (23,)), answers=(24, 25))
+SINGLE = Template(pieces=((20,), (21,)), answers=(24, 25))
+PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
+COMPLETION = np.asarray([[[11, 1, 0], [12, 13, 1]], [[14, 15, 16], [1, 0, 0]], [[17, 1, 0]] * 2])
+MASK = COMPLETION > 0
+
+
+@pytest.fixture(scope="module")
+def params():
+    return MODEL.init(jax.random.key(3))
+
+
+def log_odds(params, tokens):
+    """From the network's first decoding step on one unpadded input."""
+    logits = MODEL.module.apply({"params": params}, jnp.asarray([tokens]), jnp.zeros((1, 1), int))
+    return logits[0, 0, 24] - logits[0, 0, 25]
+
+
+def plain(tokens):
+    return [int(token) for token in tokens if token > 1]
+
+
+def test_preferences_are_the_mean_of_both_orders(params):
+    annotator = PreferenceAnnotator(MODEL, PAIRS, params)
+    preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
+    for row, (first, second) in enumerate(COMPLETION):
+
+        def judged(one, two, row=row):
+            x, one, two = plain(PROMPT[row]), plain(one), plain(two)
+            return jax.nn.sigmoid(log_odds(params, [20, *x, 21, 22, *one, 23, *two, 1]))
+
+        expected = 0.5 * (judged(first, second) + 1.0 - judged(second, first))
+        np.testing.assert_allclose(preference[row], expected, atol=1e-6)
+    exchanged = annotator.begin(PROMPT, COMPLETION[:, ::-1], MASK[:, ::-1])().preference
+    np.testing.assert_allclose(preference + exchanged, 1.0, atol=1e-6)
+    assert preference[2] == pytest.approx(0.5, abs=1e-6)  # equal completions
+
+
+def test_rewards_are_log_odds_and_preferences_their_bradley_terry(params):
+    judgement = RewardAnnotator(MODEL, SINGLE, params).begin(PROMPT, COMPLETION, MASK)()
+    expected = [
+        [log_odds(params, [20, *plain(x), 21, *plain(y), 1]) for y in pair]
+        for x, pair in zip(PROMPT, COMPLETION, strict=True)
+    ]
+    np.testing.assert_allclose(judgement.reward, expected, atol=1e-5)
+    difference = judgement.reward[:, 0] - judgement.reward[:, 1]
+    np.testing.assert_allclose(judgement.preference, 1 / (1 + np.exp(-difference)), atol=1e-6)
+
+
+def test_judging_again_compiles_nothing(params):
+    annotator = PreferenceAnnotator(MODEL, PAIRS, params)
+    annotator.begin(PROMPT, COMPLETION, MASK)()
+    compiled = judge_pairs._cache_size()
+    annotator.begin(PROMPT + 1, COMPLETION + 1, MASK)()
+    assert judge_pairs._cache_size() == compiled
+
+
+def test_another_vocabulary_goes_through_text(params):
+    # The policy's token t is the letter chr(t + 60); the annotator's are those letters, backwards.
+    def decode(tokens):
+        return "".join(chr(60 + token) for token in tokens)
+
+    def encode(text):
+        return [29 - (ord(letter) - 60) for letter in text]
+
+    def translate(rows, length):
+        rows = [[*encode(decode(plain(row)))[: length - 1], 1] for row in rows]
+        return np.asarray([row + [0] * (length - len(row)) for row in rows])
+
+    inner = PreferenceAnnotator(MODEL, PAIRS, params)
+    annotator = TranslatedAnnotator(inner, decode, encode, prompt_length=3, completion_length=5)
+    preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
+    prompts = translate(PROMPT, 3)  # the third prompt is cut
+    completions = np.stack([translate(pair, 5) for pair in COMPLETION])
+    expected = inner.begin(prompts, completions, completions > 0)().preference
+    np.testing.assert_array_equal(preference, expected)
