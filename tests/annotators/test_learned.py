@@ -26,13 +26,20 @@ MASK = COMPLETION > 0
 
 @pytest.fixture(scope="module")
 def params():
-    return MODEL.init(jax.random.key(3))
+    return jax.jit(MODEL.init)(jax.random.key(3))
 
 
-def log_odds(params, tokens):
-    """From the network's first decoding step on one unpadded input."""
-    logits = MODEL.module.apply({"params": params}, jnp.asarray([tokens]), jnp.zeros((1, 1), int))
-    return logits[0, 0, 24] - logits[0, 0, 25]
+def log_odds(params, inputs):
+    """From the network's first decoding step on inputs composed in Python."""
+    length = max(map(len, inputs))
+    tokens = jnp.asarray([row + [0] * (length - len(row)) for row in inputs])
+    first = jnp.zeros((len(inputs), 1), int)
+    logits = jax.jit(MODEL.module.apply)({"params": params}, tokens, first)
+    return np.asarray(logits[:, 0, 24] - logits[:, 0, 25])
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
 
 
 def plain(tokens):
@@ -42,14 +49,18 @@ def plain(tokens):
 def test_preferences_are_the_mean_of_both_orders(params):
     annotator = PreferenceAnnotator(MODEL, PAIRS, params)
     preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
-    for row, (first, second) in enumerate(COMPLETION):
-
-        def judged(one, two, row=row):
-            x, one, two = plain(PROMPT[row]), plain(one), plain(two)
-            return jax.nn.sigmoid(log_odds(params, [20, *x, 21, 22, *one, 23, *two, 1]))
-
-        expected = 0.5 * (judged(first, second) + 1.0 - judged(second, first))
-        np.testing.assert_allclose(preference[row], expected, atol=1e-6)
+    forward, backward = (
+        log_odds(
+            params,
+            [
+                [20, *plain(x), 21, 22, *plain(pair[i]), 23, *plain(pair[1 - i]), 1]
+                for x, pair in zip(PROMPT, COMPLETION, strict=True)
+            ],
+        )
+        for i in (0, 1)
+    )
+    expected = 0.5 * (sigmoid(forward) + 1.0 - sigmoid(backward))
+    np.testing.assert_allclose(preference, expected, atol=1e-6)
     exchanged = annotator.begin(PROMPT, COMPLETION[:, ::-1], MASK[:, ::-1])().preference
     np.testing.assert_allclose(preference + exchanged, 1.0, atol=1e-6)
     assert preference[2] == pytest.approx(0.5, abs=1e-6)  # equal completions
@@ -57,13 +68,17 @@ def test_preferences_are_the_mean_of_both_orders(params):
 
 def test_rewards_are_log_odds_and_preferences_their_bradley_terry(params):
     judgement = RewardAnnotator(MODEL, SINGLE, params).begin(PROMPT, COMPLETION, MASK)()
-    expected = [
-        [log_odds(params, [20, *plain(x), 21, *plain(y), 1]) for y in pair]
-        for x, pair in zip(PROMPT, COMPLETION, strict=True)
-    ]
+    expected = log_odds(
+        params,
+        [
+            [20, *plain(x), 21, *plain(y), 1]
+            for x, pair in zip(PROMPT, COMPLETION, strict=True)
+            for y in pair
+        ],
+    ).reshape(3, 2)
     np.testing.assert_allclose(judgement.reward, expected, atol=1e-5)
     difference = judgement.reward[:, 0] - judgement.reward[:, 1]
-    np.testing.assert_allclose(judgement.preference, 1 / (1 + np.exp(-difference)), atol=1e-6)
+    np.testing.assert_allclose(judgement.preference, sigmoid(np.asarray(difference)), atol=1e-6)
 
 
 def test_judging_again_compiles_nothing(params):
