@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import flax
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,10 +16,17 @@ from po_jax.types import Leaf
 
 
 class Metric:
-    """What `Mean` and `Sum` share: T5X's way to ask for the value."""
+    """A metric whose fields are sums over examples; `compute` makes a value of them."""
+
+    def merge(self, other: Self) -> Self:
+        """The metric of both sets of examples."""
+        return jax.tree.map(jnp.add, self, other)
+
+    def compute(self) -> Float[Array, ""]:
+        raise NotImplementedError
 
     def compute_value(self):
-        """The value as clu's summary writers want it."""
+        """The value as clu's summary writers want it: for T5X."""
         from clu import values
 
         return values.Scalar(self.compute())
@@ -40,9 +48,6 @@ class Mean(Metric):
         weights = weights.astype(jnp.float32)
         return cls(jnp.sum(values * weights), jnp.sum(weights))
 
-    def merge(self, other: Self) -> Self:
-        return type(self)(self.total + other.total, self.count + other.count)
-
     def compute(self) -> Float[Array, ""]:
         """The mean; nan where nothing was counted."""
         return self.total / self.count
@@ -54,16 +59,13 @@ class Sum(Metric):
 
     total: Leaf
 
-    def merge(self, other: Self) -> Self:
-        return type(self)(self.total + other.total)
-
     def compute(self) -> Float[Array, ""]:
         return self.total
 
 
-Metrics = Mapping[str, Mean | Sum]
+Metrics = Mapping[str, Metric]
 
 
-def merge(first: Metrics, second: Metrics) -> dict[str, Mean | Sum]:
+def merge(first: Metrics, second: Metrics) -> dict[str, Metric]:
     """Metrics over the union of two sets of examples; both must hold the same names."""
     return {name: metric.merge(second[name]) for name, metric in first.items()}

@@ -1,0 +1,182 @@
+"""Which device holds what: a (data, model) mesh, T5X's logical axis rules, and shardings.
+
+Parameters and activations name their axes ("embed", "heads", ...); rules map these names to mesh
+axes. Nothing here touches a device: shardings can be built for a topology that is not there.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Names = tuple[str | None, ...]
+Rules = tuple[tuple[str, str | None], ...]
+
+
+def make_mesh(num_partitions: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of all devices: axis "model" of size `num_partitions`, axis "data" of the rest.
+
+    Args:
+      num_partitions: devices that share one copy of the model.
+      devices: all devices of all processes by default; or those of a described topology.
+
+    Raises:
+      ValueError: if `num_partitions` does not divide the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if num_partitions < 1 or len(devices) % num_partitions:
+        raise ValueError(
+            f"make_mesh: expected num_partitions to divide {len(devices)} devices, "
+            f"got {num_partitions}"
+        )
+    shape = (len(devices) // num_partitions, num_partitions)
+    # Neighbours on the interconnect become neighbours in the mesh.
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rules:
+    """T5X's standard rules; the first rule whose mesh axis is still free takes an axis.
+
+    Args:
+      activation_dims: 2 also shards the activations' embedding axis, over "model".
+      parameter_dims: 2 also shards the parameters' embedding axis, over "data" (ZeRO-3).
+
+    Raises:
+      ValueError: if either is neither 1 nor 2.
+    """
+    for name, dims in (("activation_dims", activation_dims), ("parameter_dims", parameter_dims)):
+        if dims not in (1, 2):
+            raise ValueError(f"logical_axis_rules: expected {name} 1 or 2, got {dims}")
+    rules = [("batch", "data")]
+    rules += [(name, "model") for name in ("vocab", "mlp", "heads", "joined_kv")]
+    if activation_dims == 2:
+        rules.append(("embed", "model"))
+    if parameter_dims == 2:
+        rules.append(("embed", "data"))
+    return tuple(rules)
+
+
+def axis_names(params_axes: Any) -> Any:
+    """The tree of parameters' axis names from Flax's `params_axes` collection.
+
+    `{"kernel_axes": AxisMetadata(names=("embed", "mlp"))}` becomes `{"kernel": ("embed", "mlp")}`.
+    """
+    if not hasattr(params_axes, "items"):
+        return tuple(params_axes.names)
+    return {key.removesuffix("_axes"): axis_names(value) for key, value in params_axes.items()}
+
+
+def optimizer_axis_names(state: Any, params: Any, names: Any) -> Any:
+    """Axis names of an optimiser's state, for whatever in it has the path of a parameter.
+
+    A slot takes the names of the parameter's axes that it kept, as told by its shape: all of them
+    for a moment, some for a factored one. Anything else gets no names, and is replicated.
+    """
+    known = {}
+    structure = jax.tree.structure(params)
+    for (path, param), axes in zip(
+        jax.tree_util.tree_leaves_with_path(params), structure.flatten_up_to(names), strict=True
+    ):
+        known[_words(path)] = tuple(zip(param.shape, axes, strict=True))
+
+    def slot_names(path, slot):
+        words = _words(path)
+        for start in range(len(words)):
+            for stop in range(len(words), start, -1):
+                if words[start:stop] in known:
+                    return _kept_axes(slot.shape, known[words[start:stop]])
+        return (None,) * len(slot.shape)
+
+    return jax.tree_util.tree_map_with_path(slot_names, state)
+
+
+def _words(path) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _kept_axes(shape, axes) -> Names:
+    remaining = iter(axes)
+    kept = tuple(
+        next((name for size, name in remaining if size == wanted), None) for wanted in shape
+    )
+    return kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Partitioner:
+    """A mesh and the rules by which arrays are laid out on it."""
+
+    mesh: Mesh
+    rules: Rules
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def batch(self) -> NamedSharding:
+        """Rows over "data", everything else whole."""
+        return NamedSharding(self.mesh, PartitionSpec("data"))
+
+    def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
+        """The sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
+        spec = nn.logical_to_mesh_axes(names, self.rules)
+        divisible = (
+            axis if axis is not None and size % self.mesh.shape[axis] == 0 else None
+            for size, axis in zip(shape, spec, strict=True)
+        )
+        return NamedSharding(self.mesh, PartitionSpec(*divisible))
+
+    def shardings(self, arrays: Any, names: Any) -> Any:
+        """`sharding` of a tree of arrays or shapes, and the matching tree of axis names."""
+        return jax.tree.map(lambda x, axes: self.sharding(x.shape, axes), arrays, names)
+
+    def check_batch(self, batch_size: int, micro_batches: int = 1) -> None:
+        """Raises ValueError if the mesh cannot share out a batch of this many rows.
+
+        `micro_batches` is the number of pieces a batch is processed in, one after the other.
+        """
+        data = self.mesh.shape["data"]
+        if batch_size % (data * micro_batches):
+            raise ValueError(
+                f"expected a batch size that is a multiple of {data} (the mesh's data axis) x "
+                f"{micro_batches} (micro-batches), got {batch_size}"
+            )
+
+    def distribute(self, batch: Any) -> Any:
+        """This process's rows of a batch, a tree of host arrays, as global device arrays.
+
+        Raises:
+          ValueError: if the mesh cannot share out the rows.
+        """
+        processes = len({device.process_index for device in self.mesh.devices.flat})
+        for leaf in jax.tree.leaves(batch):
+            self.check_batch(leaf.shape[0] * processes)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch, x), batch)
+
+    @contextlib.contextmanager
+    def activate(self) -> Iterator[None]:
+        """While a function is traced inside, its activations' axis names mean this mesh."""
+        with (
+            jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh),
+            nn.logical_axis_rules(self.rules),
+        ):
+            yield
+
+
+def make_partitioner(
+    num_partitions: int = 1,
+    activation_dims: int = 1,
+    parameter_dims: int = 1,
+    devices: Sequence[Any] | None = None,
+) -> Partitioner:
+    """The partitioner of `make_mesh` and `logical_axis_rules`; raises what they raise."""
+    return Partitioner(
+        make_mesh(num_partitions, devices), logical_axis_rules(activation_dims, parameter_dims)
+    )

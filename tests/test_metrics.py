@@ -1,0 +1,28 @@
+"""Metrics: merging parts gives the metric of the whole."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from po_jax.metrics import Mean, Sum, merge
+
+VALUES = jnp.asarray([1.0, 2.0, 4.0, 8.0, 16.0])
+WEIGHTS = jnp.asarray([True, False, True, True, False])
+
+
+def metrics(values, weights):
+    return {"mean": Mean.of(values), "weighted": Mean.of(values, weights), "sum": Sum(values.sum())}
+
+
+def test_merged_metrics_are_those_of_all_examples():
+    merged = merge(metrics(VALUES[:2], WEIGHTS[:2]), metrics(VALUES[2:], WEIGHTS[2:]))
+    values = {name: metric.compute() for name, metric in merged.items()}
+    assert values == {"mean": 31 / 5, "weighted": 13 / 3, "sum": 31}
+
+
+def test_the_mean_of_nothing_is_nan():
+    assert np.isnan(Mean.of(VALUES, jnp.zeros(5)).compute())
+
+
+def test_t5x_reads_values_through_clu():
+    assert Mean.of(VALUES).compute_value().value == 31 / 5
+    assert Sum(jnp.float32(3.0)).compute_value().value == 3.0
