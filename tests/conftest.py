@@ -4,10 +4,10 @@ Everything is set through `jax.config`, not the environment: a command that a te
 subprocess sees the machine as its user would.
 """
 
-import os
-import zlib
 from contextlib import contextmanager
+import os
 from pathlib import Path
+import zlib
 
 import jax
 import pytest

@@ -1,0 +1,178 @@
+"""A report as one HTML page that needs no other file and no network."""
+
+import base64
+from collections.abc import Mapping
+from html import escape
+import json
+from typing import Any
+
+from po_jax.evaluation.report import Report
+
+CAPTIONS = {
+    "win_rate_matrix": "Every policy against every other",
+    "win_rates_over_reference": "Win rate over the start",
+    "win_rate_against_kl": "What was gained, and how far the policy moved for it",
+}
+
+STYLE = """
+:root { --ink: #1f2933; --faint: #616e7c; --line: #e4e7eb; --ground: #f5f7fa; --blue: #2166ac; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 .5rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
+p.lead { font-size: 1.1rem; max-width: 46rem; margin: 0 0 .25rem; }
+p.note, figcaption, .faint { color: var(--faint); font-size: .9rem; }
+.card, figure { background: white; border: 1px solid var(--line); border-radius: 10px;
+                padding: 1rem 1.25rem; margin: 0; }
+.figures { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
+.figures figure:first-child { grid-row: span 2; display: flex; flex-direction: column; }
+figure img { width: 100%; margin: auto 0; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .45rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+thead th { color: var(--faint); font-weight: 600; font-size: .85rem; }
+tbody tr:last-child td { border-bottom: 0; }
+td small { color: var(--faint); white-space: nowrap; }
+.scroll { overflow-x: auto; }
+.example { margin-bottom: 1rem; }
+.prompt { max-height: 9.5rem; overflow-y: auto; white-space: pre-wrap; color: var(--faint);
+          font-size: .9rem; border-left: 3px solid var(--line); padding-left: .9rem; }
+.answers { display: grid; grid-template-columns: max-content 1fr max-content; gap: .35rem 1rem;
+           margin: .9rem 0 0; align-items: baseline; }
+.answers dt { font-weight: 600; font-size: .9rem; }
+.answers dd { margin: 0; overflow-wrap: anywhere; }
+.answers .human { color: var(--faint); font-style: italic; }
+.badge { font-size: .8rem; border-radius: 99px; padding: .05rem .6rem; background: var(--ground); }
+.badge.won { background: #d1e5f0; color: #134b7c; }
+.badge.lost { background: #fddbc7; color: #8a1425; }
+pre { overflow-x: auto; font-size: .85rem; margin: .75rem 0 0; }
+summary { cursor: pointer; font-weight: 600; }
+@media (max-width: 760px) { .figures { grid-template-columns: 1fr; }
+  .answers { grid-template-columns: 1fr; } .answers dt { margin-top: .5rem; } }
+"""
+
+
+def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
+    """The whole page.
+
+    Args:
+      report: from `build_report`.
+      figures: SVG text by the name of the figure, as `plots.figures` names them.
+      title: shown at the top, as plain text.
+    """
+    config = json.dumps(report["config"], indent=2, default=str, ensure_ascii=False)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+{_lead(report)}
+<h2>Win rates</h2>
+<div class="figures">
+{"".join(_figure(name, text) for name, text in figures.items())}
+</div>
+<h2>The figures</h2>
+{_table(report)}
+<h2>Side by side</h2>
+<p class="note">Prompts are evenly spaced through the held-out set, not chosen by outcome. The badge
+says whether the judge preferred the completion to that of {escape(report["reference"])}.</p>
+{"".join(_example(example, report) for example in report["examples"])}
+<h2>To repeat this</h2>
+<details class="card"><summary>Configuration</summary>
+<pre>{escape(config)}</pre></details>
+</main>
+</body>
+</html>
+"""
+
+
+def _lead(report: Report) -> str:
+    reference = report["reference"]
+    best = max(
+        (name for name in report["policies"] if name != reference),
+        key=lambda name: report["win_rate"][name][reference]["mean"],
+    )
+    rate = report["win_rate"][best][reference]
+    verb = "is preferred to" if rate["low"] > 0.5 else "is not clearly better than"
+    kl = f", at a KL of {report['kl'][best]['mean']:.2f} nats" if best in report["kl"] else ""
+    judge = report["judge"]
+    return f"""<p class="lead"><b>{escape(best)}</b> {verb} <b>{escape(reference)}</b>:
+win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
+{_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>
+<p class="note">Judge: {escape(judge["name"])}, asked in both orders. It favours the completion it
+reads first by {100 * judge["position_bias"]:+.1f} points; averaging the orders removes that.</p>"""
+
+
+def _figure(name: str, text: str) -> str:
+    data = base64.b64encode(text.encode()).decode()
+    caption = escape(CAPTIONS.get(name, name))
+    return (
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}"></figure>\n'
+    )
+
+
+def _table(report: Report) -> str:
+    rouge = report.get("rouge", {})
+    measures = list(next(iter(rouge.values()), {}))
+    heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
+    heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
+    heads += ["length (tokens)", "ended by EOS"]
+    rows = []
+    for name in report["policies"]:
+        rate = report["win_rate"][name].get(report["reference"])
+        kl = report["kl"].get(name)
+        cells = [f"<b>{escape(name)}</b>"]
+        cells += (
+            [f"{_percent(rate['mean'])} {_interval(rate)}", _percent(rate["ties"])]
+            if rate
+            else ["–", "–"]
+        )
+        cells.append(f"{kl['mean']:.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–")
+        cells += [f"{100 * rouge[name][measure]['mean']:.1f}" for measure in measures]
+        cells.append(f"{report['length'][name]['mean']:.1f}")
+        cells.append(_percent(report["eos_rate"][name]))
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"""<div class="card scroll"><table>
+<thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
+<tbody>{"".join(rows)}</tbody></table></div>
+<p class="note">Brackets: 95% intervals over prompts. ±: standard error.
+ROUGE: F-measure × 100.</p>"""
+
+
+def _example(example: Mapping[str, Any], report: Report) -> str:
+    answers = [
+        f'<dt class="human">author</dt><dd class="human">{escape(text)}</dd><span></span>'
+        for text in example["references"]
+    ]
+    for name in report["policies"]:
+        text = escape(example["completions"][name]) or '<span class="faint">(empty)</span>'
+        badge = _badge(example["preference"].get(name))
+        answers.append(f"<dt>{escape(name)}</dt><dd>{text}</dd><span>{badge}</span>")
+    return f"""<div class="card example"><div class="prompt">{escape(example["prompt"])}</div>
+<dl class="answers">{"".join(answers)}</dl></div>
+"""
+
+
+def _badge(preference: float | None) -> str:
+    if preference is None:
+        return ""
+    outcome = "won" if preference > 0.5 else "lost" if preference < 0.5 else "tie"
+    shown = outcome if preference in (0.0, 0.5, 1.0) else f"{outcome} {preference:.2f}"
+    return f'<span class="badge {outcome}">{shown}</span>'
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _interval(rate: Mapping[str, Any]) -> str:
+    return f"<small>[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]</small>"

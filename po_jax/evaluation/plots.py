@@ -1,0 +1,144 @@
+"""Figures of a report: the win-rate matrix, win rates over the reference, and their price in KL."""
+
+import io
+from itertools import cycle
+from pathlib import Path
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from po_jax.evaluation.report import Report
+
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+BLUE, RED = "#2166ac", "#b2182b"
+PALETTE = ("#2166ac", "#d95f02", "#1b9e77", "#7b3294", "#b8860b", "#e7298a", "#4d4d4d")
+
+
+def win_rate_matrix(report: Report) -> Figure:
+    """How often the row's policy is preferred to the column's, in percent with 95% intervals."""
+    names, rates = report["policies"], report["win_rate"]
+    mean = np.full((len(names), len(names)), np.nan)
+    for i, a in enumerate(names):
+        for j, b in enumerate(names):
+            if a != b:
+                mean[i, j] = rates[a][b]["mean"]
+    span = max(0.15, float(np.nanmax(np.abs(mean - 0.5))))
+    side = 1.4 + 0.85 * len(names)
+    figure, axes = _figure(side + 0.6, side)
+    # A wider colour scale than the data: the ends of the map are too dark to write on.
+    axes.imshow(mean, cmap="RdBu", vmin=0.5 - 1.3 * span, vmax=0.5 + 1.3 * span)
+    for i, a in enumerate(names):
+        for j, b in enumerate(names):
+            if a == b:
+                axes.text(j, i, "–", ha="center", va="center", color=FAINT)
+                continue
+            rate = rates[a][b]
+            colour = "white" if abs(rate["mean"] - 0.5) > 0.7 * span else INK
+            axes.text(
+                j, i - 0.1, f"{100 * rate['mean']:.0f}%", ha="center", va="center",
+                color=colour, fontsize=15, fontweight="bold",
+            )  # fmt: skip
+            axes.text(
+                j, i + 0.22, f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f}",
+                ha="center", va="center", color=colour, fontsize=9,
+            )  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=11)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("the row is preferred to the column", color=FAINT, labelpad=10)
+    return figure
+
+
+def win_rates_over_reference(report: Report) -> Figure:
+    """Each policy's win rate over the reference, from one half outwards, with 95% intervals."""
+    reference = report["reference"]
+    names = _challengers(report)
+    rates = [report["win_rate"][name][reference] for name in names]
+    figure, axes = _figure(5.8, 1.1 + 0.5 * len(names))
+    for row, rate in enumerate(rates):
+        mean, low, high = (100 * rate[key] for key in ("mean", "low", "high"))
+        axes.barh(
+            row, mean - 50, left=50, height=0.55, color=BLUE if mean >= 50 else RED, alpha=0.8
+        )
+        axes.plot([low, high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([low, high], [row, row], "|", color=INK, markersize=9)
+        axes.text(
+            1.02, row, f"{mean:.1f}%", va="center", color=INK, fontweight="bold",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+    axes.axvline(50, color=INK, linewidth=1)
+    edges = [100 * rate[key] for rate in rates for key in ("low", "high")]
+    axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:.0f}%")
+    axes.tick_params(length=0, labelsize=11)
+    axes.grid(axis="x", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(f"preferred to {reference}, with 95% interval", color=FAINT)
+    return figure
+
+
+def win_rate_against_kl(report: Report) -> Figure:
+    """What each policy gained over the reference, against how far it went from it."""
+    reference = report["reference"]
+    figure, axes = _figure(5.8, 3.7)
+    axes.axhline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(0, 50, "o", color=FAINT, markersize=8, label=reference)
+    for name, colour in zip(_challengers(report), cycle(PALETTE), strict=False):
+        if name not in report["kl"]:
+            continue
+        rate, kl = report["win_rate"][name][reference], report["kl"][name]
+        x, y = kl["mean"], 100 * rate["mean"]
+        axes.plot([kl["low"], kl["high"]], [y, y], color=colour, alpha=0.5)
+        axes.plot([x, x], [100 * rate["low"], 100 * rate["high"]], color=colour, alpha=0.5)
+        axes.plot(x, y, "o", color=colour, markersize=9, label=name)
+    axes.legend(loc="upper left", frameon=False, labelcolor="linecolor", handletextpad=0.2)
+    axes.margins(x=0.1, y=0.1)
+    axes.yaxis.set_major_formatter("{x:.0f}%")
+    axes.tick_params(length=0)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(f"KL to {reference}, nats a completion", color=FAINT)
+    axes.set_ylabel(f"preferred to {reference}", color=FAINT)
+    return figure
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    """Every figure by its file name, without suffix."""
+    found = {
+        "win_rate_matrix": win_rate_matrix(report),
+        "win_rates_over_reference": win_rates_over_reference(report),
+    }
+    if report["kl"]:
+        found["win_rate_against_kl"] = win_rate_against_kl(report)
+    return found
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Writes a figure for slides and papers."""
+    figure.savefig(path, format="png", dpi=200)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG text that needs no font and no file."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float):
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return figure, figure.add_subplot()
+
+
+def _challengers(report: Report) -> list[str]:
+    return [name for name in report["policies"] if name != report["reference"]]

@@ -1,0 +1,160 @@
+"""The report as JSON, as a page and as figures, from three policies with known outcomes."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+import json
+
+from matplotlib.image import imread
+import numpy as np
+import pytest
+
+from po_jax.evaluation import plots
+from po_jax.evaluation.page import html_page
+from po_jax.evaluation.report import build_report, write_json
+from po_jax.evaluation.rouge import rouge
+from po_jax.evaluation.samples import Samples
+
+PROMPTS = 10
+TEXTS = [f"a text <b>number</b> {i} & more" for i in range(PROMPTS)]
+
+
+def policy(words: str, ratio: float) -> Samples:
+    completion = np.tile(np.array([[3, 4, 1, 0]]), (PROMPTS, 1))
+    return Samples(
+        completion,
+        completion > 0,
+        (words,) * PROMPTS,
+        np.linspace(-3.0, -2.0, PROMPTS) + ratio,
+        np.linspace(-3.0, -2.0, PROMPTS),
+    )
+
+
+def samples() -> dict[str, Samples]:
+    return {
+        "sft": policy("an answer", 0.0),
+        "ipo_md": policy("a <script>better</script> answer", 1.5),
+        "online_ipo": policy("another answer", 0.5),
+    }
+
+
+def matches() -> dict[tuple[str, str], np.ndarray]:
+    """The last policy always loses; of the other two, the start wins at one prompt in five."""
+    start_wins = np.arange(PROMPTS) % 5 == 0
+    return {
+        ("sft", "ipo_md"): np.stack([start_wins, start_wins], axis=1).astype(float),
+        ("sft", "online_ipo"): np.ones((PROMPTS, 2)),
+        ("ipo_md", "online_ipo"): np.ones((PROMPTS, 2)),
+    }
+
+
+@pytest.fixture
+def report():
+    return build_report(
+        TEXTS,
+        samples(),
+        matches(),
+        reference="sft",
+        judge="a judge",
+        references=[["an answer"]] * PROMPTS,
+        rouge={name: rouge(x.text, [["an answer"]] * PROMPTS) for name, x in samples().items()},
+        examples=5,
+        config={"tau": 0.1},
+    )
+
+
+def test_json_holds_every_figure(report, tmp_path):
+    write_json(report, tmp_path / "report.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    read = json.loads((tmp_path / "report.json").read_text())
+    rate = read["win_rate"]["ipo_md"]["sft"]
+    assert rate["mean"] == pytest.approx(0.8)
+    assert rate["low"] < 0.8 < rate["high"]
+    assert rate["n"] == PROMPTS
+    assert read["win_rate"]["sft"]["ipo_md"]["mean"] == pytest.approx(0.2)
+    assert read["win_rate"]["online_ipo"]["sft"]["mean"] == 0.0
+    assert read["kl"]["ipo_md"]["mean"] == pytest.approx(1.5)
+    assert read["kl"]["ipo_md"]["standard_error"] == pytest.approx(0.0, abs=1e-12)
+    assert read["rouge"]["sft"]["rougeL"]["mean"] == 1.0
+    assert read["length"]["sft"]["mean"] == 3.0
+    assert read["eos_rate"] == {"sft": 1.0, "ipo_md": 1.0, "online_ipo": 1.0}
+    assert read["config"] == {"tau": 0.1}
+
+
+def test_examples_are_spaced_evenly_and_say_who_won(report):
+    assert [example["prompt"] for example in report["examples"]] == TEXTS[::2]
+    assert [example["preference"]["ipo_md"] for example in report["examples"]] == [0, 1, 1, 1, 1]
+    assert "sft" not in report["examples"][0]["preference"]
+
+
+def test_references_and_logprobs_are_optional():
+    bare = {
+        name: replace(sample, policy_logprob=None, reference_logprob=None)
+        for name, sample in samples().items()
+    }
+    report = build_report(TEXTS, bare, matches(), reference="sft", judge="a judge")
+    assert report["kl"] == {}
+    assert "rouge" not in report
+    assert set(plots.figures(report)) == {"win_rate_matrix", "win_rates_over_reference"}
+    assert "<h1>plain</h1>" in html_page(report, {}, "plain")
+
+
+def test_bad_input_is_named(report, tmp_path):
+    with pytest.raises(ValueError, match=r"one of \['sft', 'ipo_md', 'online_ipo'\], got 'mu'"):
+        build_report(TEXTS, samples(), matches(), reference="mu", judge="a judge")
+    broken = samples()
+    broken["ipo_md"].policy_logprob[4] = np.nan
+    with pytest.raises(ValueError, match="got nan at prompt 4"):
+        build_report(TEXTS, broken, matches(), reference="sft", judge="a judge")
+    report["eos_rate"]["sft"] = np.nan
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(report, tmp_path / "report.json")
+    assert not list(tmp_path.iterdir())
+
+
+class Page(HTMLParser):
+    """Collects tags and text; fails on tags that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+        self.sources += [value for key, value in attrs if key in {"src", "href"}]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_stands_alone_and_escapes_what_models_wrote(report):
+    drawn = {name: plots.svg(figure) for name, figure in plots.figures(report).items()}
+    text = html_page(report, drawn, "sft & others")
+    page = Page()
+    page.feed(text)
+    assert not page.open
+    assert len(page.sources) == 3
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert "http" not in text and "@import" not in text and "url(" not in text
+    assert "<script>" not in text
+    for shown in (*TEXTS[::2], "a <script>better</script> answer", "sft & others", "80.0%"):
+        assert shown in page.text
+
+
+def test_figures_are_written_as_png(report, tmp_path):
+    for name, figure in plots.figures(report).items():
+        plots.write_png(figure, tmp_path / f"{name}.png")
+        image = imread(tmp_path / f"{name}.png")
+        assert image.shape[0] > 300 and image.shape[1] > 300
+        assert image[..., :3].std() > 0.01
+
+
+def test_one_challenger_is_enough():
+    two = {name: samples()[name] for name in ("ipo_md", "sft")}
+    pair = {("ipo_md", "sft"): 1.0 - matches()["sft", "ipo_md"]}
+    report = build_report(TEXTS, two, pair, reference="sft", judge="a judge")
+    assert report["examples"][1]["preference"] == {"ipo_md": 1.0}
+    assert len(plots.figures(report)) == 3
