@@ -5,7 +5,6 @@ which is all that T5X's trainer asks of a metric; clu itself is needed only ther
 """
 
 from collections.abc import Mapping
-from typing import Self
 
 import flax
 import jax
@@ -18,7 +17,7 @@ from po_jax.types import Leaf
 class Metric:
     """A metric whose fields are sums over examples; `compute` makes a value of them."""
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Metric") -> "Metric":
         """The metric of both sets of examples."""
         return jax.tree.map(jnp.add, self, other)
 
@@ -40,7 +39,7 @@ class Mean(Metric):
     count: Leaf
 
     @classmethod
-    def of(cls, values: Array, weights: Array | None = None) -> Self:
+    def of(cls, values: Array, weights: Array | None = None) -> "Mean":
         """The mean of all elements, weighted if weights (of any number dtype) are given."""
         values = values.astype(jnp.float32)
         if weights is None:

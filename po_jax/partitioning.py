@@ -125,7 +125,7 @@ class Partitioner:
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
     def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
-        """The sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
+        """Sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
         spec = nn.logical_to_mesh_axes(names, self.rules)
         divisible = (
             axis if axis is not None and size % self.mesh.shape[axis] == 0 else None
