@@ -6,8 +6,6 @@ before it; where the queueing came later, the device had nothing to do in betwee
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
 import time
@@ -26,24 +24,18 @@ class StageClock:
         self._idle = 0.0
         Thread(target=self._watch, daemon=True, name="stage-clock").start()
 
-    def queued(self, stage: str, began: float, results: Any) -> None:
-        """Notes device work queued at `began` (`time.monotonic()`), over when `results` are there.
+    def queued(self, stage: str, began: float, results: Any, on_host: bool = False) -> None:
+        """Notes work queued at `began` (`time.monotonic()`), over when `results` are there.
 
-        The results must not be donated to a later computation.
+        The results must not be donated to a later computation. Work of the host leaves the device
+        idle as far as the device's own work does not overlap it.
         """
-        self._queue.put((stage, began, results))
-
-    @contextmanager
-    def host(self, stage: str) -> Iterator[None]:
-        """Counts the time of the block, host work that the device waits for, as a stage."""
-        began = time.monotonic()
-        yield
-        self._seconds[stage] += time.monotonic() - began
+        self._queue.put((stage, began, results, on_host))
 
     def take(self) -> dict[str, float]:
         """Seconds by stage, "seconds_<stage>", and "seconds_idle"; waits for the queued work."""
         done = SimpleQueue()
-        self._queue.put((None, 0.0, done))
+        self._queue.put((None, 0.0, done, False))
         done.get()
         taken = {f"seconds_{stage}": seconds for stage, seconds in self._seconds.items()}
         taken["seconds_idle"] = self._idle
@@ -53,7 +45,7 @@ class StageClock:
 
     def _watch(self) -> None:
         while True:
-            stage, began, results = self._queue.get()
+            stage, began, results, on_host = self._queue.get()
             if stage is None:
                 results.put(None)
                 continue
@@ -62,6 +54,7 @@ class StageClock:
             except Exception:  # the main thread meets the same error, with a better traceback
                 pass
             ended = time.monotonic()
-            self._seconds[stage] += ended - max(began, self._free_since)
-            self._idle += max(0.0, began - self._free_since)
+            began = max(began, self._free_since)
+            self._seconds[stage] += ended - began
+            self._idle += (ended if on_host else began) - self._free_since
             self._free_since = ended

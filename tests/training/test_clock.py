@@ -25,14 +25,13 @@ def test_stages_follow_each_other_and_idleness_is_what_lies_between():
     time.sleep(0.6)  # 0.1 s without work
     again = time.monotonic()
     clock.queued("sampling", again, Work(again + 0.1))
-    with clock.host("annotating"):
-        time.sleep(0.05)
+    clock.queued("annotating", again, Work(again + 0.2), on_host=True)
     taken = clock.take()
     expected = {
         "seconds_sampling": 0.4,
         "seconds_updating": 0.2,
-        "seconds_annotating": 0.05,
-        "seconds_idle": again - start - 0.5,
+        "seconds_annotating": 0.1,
+        "seconds_idle": again - start - 0.5 + 0.1,
     }
     assert taken.keys() == expected.keys()
     for name, seconds in expected.items():
