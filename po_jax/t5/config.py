@@ -1,12 +1,13 @@
 """The hyperparameters that tell one T5 from another."""
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
-RematPolicy = Literal["none", "minimal", "full"]
-RelativeBias = Literal["shared", "per_layer"]
+RELATIVE_BIASES = ("shared", "per_layer")
+REMAT_POLICIES = ("none", "minimal", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +49,15 @@ class T5Config:
     mlp_dim: int = 2048
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
-    mlp_activations: tuple[str, ...] = ("relu",)
+    mlp_activations: Sequence[str] = ("relu",)
     dropout_rate: float = 0.1
     logits_via_embedding: bool = False
     dtype: Any = jnp.float32
-    relative_bias: RelativeBias = "shared"
+    relative_bias: str = "shared"
     relative_buckets: int = 32
     relative_max_distance: int = 128
     scan_layers: bool = False
-    remat_policy: RematPolicy = "none"
+    remat_policy: str = "none"
 
     def __post_init__(self):
         # Gin hands over lists and dtype names; the module must stay hashable.
@@ -73,8 +74,8 @@ class T5Config:
                 f"T5Config.dropout_rate: expected a rate in [0, 1), got {self.dropout_rate!r}."
             )
         for name, choices in (
-            ("relative_bias", RelativeBias.__args__),
-            ("remat_policy", RematPolicy.__args__),
+            ("relative_bias", RELATIVE_BIASES),
+            ("remat_policy", REMAT_POLICIES),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(

@@ -119,9 +119,7 @@ class DecoderLayer(nn.Module):
         self.pre_mlp_layer_norm = layers.LayerNorm(cfg.dtype)
         self.self_attention = _attention(cfg, None)
         self.encoder_decoder_attention = _attention(cfg, None)
-        self.mlp = layers.FeedForward(
-            cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype
-        )
+        self.mlp = layers.FeedForward(cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype)
         if cfg.relative_bias == "per_layer":
             self.relpos_bias = layers.RelativeBias(
                 cfg.num_heads, cfg.relative_buckets, cfg.relative_max_distance, False
@@ -231,9 +229,7 @@ class Encoder(nn.Module):
         shared = None
         if cfg.relative_bias == "shared":
             shared = _relative_bias(cfg, True)(x.shape[1], x.shape[1])
-        layer = _layer_class(
-            cfg, EncoderLayer, cfg.num_encoder_layers, (True, True), ["__call__"]
-        )
+        layer = _layer_class(cfg, EncoderLayer, cfg.num_encoder_layers, (True, True), ["__call__"])
         if cfg.scan_layers:
             x, _ = layer(cfg, name="encoder")(x, mask_bias, shared, deterministic)
         else:
@@ -272,7 +268,7 @@ class Decoder(nn.Module):
                 ("embed", "vocab"),
                 cfg.dtype,
                 nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
-                output_dtype=jnp.float32,
+                output_dtype=jnp.dtype(jnp.float32),
             )
 
     def _stack(self, x, cache, context, deterministic):
@@ -365,7 +361,7 @@ class Transformer(nn.Module):
         """
         length = decoder_input_tokens.shape[1]
         # Targets are padded at the end only, which causality already hides from the rest.
-        causal = (jnp.arange(length)[:, None] >= jnp.arange(length))[None]
+        causal = jnp.tri(length, dtype=bool)[None]
         cross = encoder_mask[:, None, :]
         if decoder_segment_ids is not None:
             causal = causal & (decoder_segment_ids[:, :, None] == decoder_segment_ids[:, None, :])

@@ -1,0 +1,56 @@
+"""Relative positions against T5X's bucket tables; the bias against a plain gather."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from po_jax.t5.layers import RelativeBias, relative_buckets
+
+
+def test_buckets_are_those_of_t5x(golden):
+    """Tables are named as bi_b32_d128: direction, buckets, maximal distance."""
+    tables = dict(np.load(golden / "relpos_buckets.npz"))
+    line = tables.pop("relative_position")
+    square = np.arange(40)[None, :] - np.arange(40)[:, None]
+    for name, table in tables.items():
+        direction, buckets, distance = name.removeprefix("matrix40_").split("_")
+        got = relative_buckets(
+            square if name.startswith("matrix40") else line,
+            bidirectional=direction == "bi",
+            num_buckets=int(buckets[1:]),
+            max_distance=int(distance[1:]),
+        )
+        np.testing.assert_array_equal(got, table, err_msg=name)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("queries, keys", [(3, 7), (7, 3), (5, 5), (1, 2)])
+def test_bias_is_the_table_at_each_bucket(bidirectional, queries, keys, getkey):
+    bias = RelativeBias(2, 32, 128, bidirectional)
+    variables = bias.init(getkey(), queries, keys)
+    relative = np.arange(keys)[None, :] - np.arange(queries)[:, None]
+    buckets = relative_buckets(
+        relative, bidirectional=bidirectional, num_buckets=32, max_distance=128
+    )
+    table = variables["params"]["rel_embedding"]
+    np.testing.assert_allclose(
+        bias.apply(variables, queries, keys)[0], table[:, buckets], rtol=1e-6
+    )
+
+    def total(table, weights):
+        return jnp.sum(weights * bias.apply({"params": {"rel_embedding": table}}, queries, keys))
+
+    weights = jax.random.normal(getkey(), (1, 2, queries, keys))
+    gradient = jax.grad(total)(table, weights)
+    expected = jnp.zeros_like(table).at[:, buckets].add(weights[0])
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_row_is_a_row_of_the_whole_bias(getkey):
+    bias = RelativeBias(3, 8, 20, False)
+    variables = bias.init(getkey(), 7, 7)
+    whole = bias.apply(variables, 7, 7)
+    row = jax.jit(lambda t: bias.apply(variables, t, 7, method="row"))
+    for t in range(7):
+        np.testing.assert_allclose(row(t)[0, :, 0], whole[0, :, t], rtol=1e-6)
