@@ -5,7 +5,7 @@ The two axes of Calandriello et al. (2024). The objectives are the ones that tra
 
 from collections.abc import Callable
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -60,7 +60,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """A plan that draws pairs and the objective they meet.
+    """A plan that draws pairs and the objective they meet; a static argument of jitted functions.
 
     Attributes:
       plan: probability of each pair, given the game and the policy.
@@ -76,21 +76,25 @@ def contrastive(loss: Loss, plan: Plan | None = None) -> Algorithm:
     return Algorithm(plan or Sampled(), partial(objectives.contrastive, loss=loss))
 
 
+@cache
 def ipo_md(tau: float, beta: float, mixing: Mixing = mixture) -> Algorithm:
     """IPO on two draws of the mixture. With beta = 0 it is online IPO, with 1 offline IPO."""
     return contrastive(partial(pairwise.ipo, tau=tau), Sampled(beta, beta, mixing))
 
 
+@cache
 def online_dpo(tau: float) -> Algorithm:
     """DPO on two draws of the policy."""
     return contrastive(partial(pairwise.dpo, tau=tau))
 
 
+@cache
 def nash_md_pg(tau: float, beta: float, mixing: Mixing = mixture) -> Algorithm:
     """The policy gradient against the mixture: self-play with beta = 0, against mu with 1."""
     return Algorithm(Sampled(0.0, beta, mixing), partial(objectives.nash_md, tau=tau))
 
 
+@cache
 def rlhf(tau: float) -> Algorithm:
     """The policy gradient of the game's reward, with two draws and a leave-one-out baseline."""
     return Algorithm(Sampled(), partial(objectives.rlhf, tau=tau))

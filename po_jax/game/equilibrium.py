@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 import numpy as np
-from numpy.typing import ArrayLike
 
+from po_jax.game.preferences import Numbers
 from po_jax.game.solver import follow
 
 LogPolicy = Float[Array, " actions"]
@@ -39,7 +39,7 @@ class Game:
 
     preference: Float[Array, "actions actions"]
     log_reference: Float[Array, " actions"]
-    tau: Scalar
+    tau: float | Scalar
     reward: Float[Array, " actions"] | None = None
 
 
@@ -59,7 +59,7 @@ class Solution:
 
 
 def make_game(
-    preference: ArrayLike, reference: ArrayLike, tau: float, reward: ArrayLike | None = None
+    preference: Numbers, reference: Numbers, tau: float, reward: Numbers | None = None
 ) -> Game:
     """Builds a game from probabilities, checked.
 
@@ -96,7 +96,7 @@ def make_game(
     return Game(
         preference=jnp.asarray(preference),
         log_reference=jnp.asarray(log_reference),
-        tau=jnp.asarray(tau, jnp.float64),
+        tau=float(tau),
         reward=None if reward is None else jnp.asarray(reward, jnp.float64),
     )
 
@@ -121,7 +121,7 @@ def total_variation(log_p: LogPolicy, log_q: LogPolicy) -> Scalar:
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)))
 
 
-def mixture(log_policy: LogPolicy, log_reference: LogPolicy, beta: ArrayLike) -> LogPolicy:
+def mixture(log_policy: LogPolicy, log_reference: LogPolicy, beta: float | Scalar) -> LogPolicy:
     """pi_beta ~ pi^(1 - beta) mu^beta, whole actions at a time; beta in [0, 1]."""
     beta = jnp.asarray(beta, log_policy.dtype)
 
@@ -161,9 +161,9 @@ def nash(game: Game) -> Solution:
     return stationary_point(game, against_mixture(game, 0.0))
 
 
-def against_mixture(game: Game, beta: ArrayLike) -> Opponent:
+def against_mixture(game: Game, beta: float | Scalar) -> Opponent:
     """The opponent that IPO-MD and Nash-MD draw: the policy mixed with the reference."""
-    beta = jnp.asarray(beta, game.tau.dtype)
+    beta = jnp.asarray(beta, game.log_reference.dtype)
     return Partial(mixture, log_reference=game.log_reference, beta=beta)
 
 

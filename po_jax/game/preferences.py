@@ -3,18 +3,19 @@
 Plain numpy in float64: the inputs of a game, made once.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 import numpy as np
-from numpy.typing import ArrayLike
 
-Completion = TypeVar("Completion")
+from po_jax.annotators.judgement import Annotator
+
+Numbers = Sequence[Any] | np.ndarray  # of floats or ints, nested for a matrix
 Matrix = Float[np.ndarray, "actions actions"]
 
 
-def bradley_terry(reward: ArrayLike, scale: float = 1.0) -> Matrix:
+def bradley_terry(reward: Numbers, scale: float = 1.0) -> Matrix:
     """P = sigmoid((r_i - r_j) / scale): the preference of a reward, transitive.
 
     Args:
@@ -25,7 +26,7 @@ def bradley_terry(reward: ArrayLike, scale: float = 1.0) -> Matrix:
     return 1.0 / (1.0 + np.exp(-(reward[:, None] - reward[None, :]) / scale))
 
 
-def additive(utility: ArrayLike) -> Matrix:
+def additive(utility: Numbers) -> Matrix:
     """P = 1/2 + u_i - u_j: the preference whose win rates are a sum of two terms.
 
     Raises:
@@ -67,17 +68,16 @@ def random(seed: int, actions: int) -> Matrix:
 
 
 def from_annotator(
-    annotator: Callable[[Sequence[Completion], Sequence[Completion]], ArrayLike],
-    completions: Sequence[Completion],
+    annotator: Annotator,
+    prompt: Int[np.ndarray, " prompt"],
+    completion: Int[np.ndarray, "actions length"],
+    mask: Bool[np.ndarray, "actions length"],
 ) -> Matrix:
-    """Asks an annotator about every ordered pair and averages the two orders.
-
-    Args:
-      annotator: maps two lists of the same length to P(first > second), in [0, 1], row by row.
-      completions: what it compares, one for each action.
-    """
-    actions = len(completions)
-    first = [completions[i] for i in range(actions) for _ in range(actions)]
-    second = [completions[j] for _ in range(actions) for j in range(actions)]
-    asked = np.asarray(annotator(first, second), np.float64).reshape(actions, actions)
+    """Asks an annotator about every ordered pair of completions and averages the two orders."""
+    actions = len(completion)
+    first, second = np.indices((actions, actions)).reshape(2, -1)
+    pair = np.stack([first, second], axis=1)
+    prompts = np.broadcast_to(prompt, (len(pair), len(prompt)))
+    judgement = annotator.begin(prompts, completion[pair], mask[pair])()
+    asked = np.asarray(judgement.preference, np.float64).reshape(actions, actions)
     return 0.5 * (asked + 1.0 - asked.T)
