@@ -17,7 +17,7 @@ from typing import Any
 
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import Matches, position_bias, win_rates
-from po_jax.evaluation.samples import Samples, sequence_kl
+from po_jax.evaluation.samples import Samples
 
 Report = dict[str, Any]
 
@@ -30,6 +30,7 @@ def build_report(
     reference: str,
     judge: str,
     references: Sequence[Sequence[str]] | None = None,
+    kl: Mapping[str, Mean] | None = None,
     rouge: Mapping[str, Mapping[str, Mean]] | None = None,
     examples: int = 12,
     config: Mapping[str, Any] | None = None,
@@ -43,6 +44,7 @@ def build_report(
       reference: name of the policy that the others started from.
       judge: who judged, in words.
       references: human texts for each prompt, to show beside the completions.
+      kl: by policy, from `po_jax.evaluation.samples.sequence_kl`.
       rouge: by policy, from `po_jax.evaluation.rouge`.
       examples: how many prompts to show side by side, evenly spaced: not chosen by outcome.
       config: whatever a reader needs to repeat this; shown as it is.
@@ -54,7 +56,6 @@ def build_report(
         raise ValueError(
             f"build_report: expected reference to be one of {list(samples)}, got {reference!r}"
         )
-    kl = {name: sequence_kl(sample) for name, sample in samples.items()}
     report: Report = {
         "prompts": len(prompts),
         "policies": list(samples),
@@ -64,7 +65,7 @@ def build_report(
             name: {opponent: asdict(rate) for opponent, rate in against.items()}
             for name, against in win_rates(matches).items()
         },
-        "kl": {name: asdict(value) for name, value in kl.items() if value is not None},
+        "kl": {name: asdict(value) for name, value in (kl or {}).items()},
         "length": {
             name: asdict(mean_interval(sample.lengths())) for name, sample in samples.items()
         },

@@ -1,6 +1,5 @@
 """The report as JSON, as a page and as figures, from three policies with known outcomes."""
 
-from dataclasses import replace
 from html.parser import HTMLParser
 import json
 
@@ -12,7 +11,7 @@ from po_jax.evaluation import plots
 from po_jax.evaluation.page import html_page
 from po_jax.evaluation.report import build_report, write_json
 from po_jax.evaluation.rouge import rouge
-from po_jax.evaluation.samples import Samples
+from po_jax.evaluation.samples import Samples, sequence_kl
 
 PROMPTS = 10
 TEXTS = [f"a text <b>number</b> {i} & more" for i in range(PROMPTS)]
@@ -56,6 +55,7 @@ def report():
         reference="sft",
         judge="a judge",
         references=[["an answer"]] * PROMPTS,
+        kl={name: sequence_kl(sample) for name, sample in samples().items()},
         rouge={name: rouge(x.text, [["an answer"]] * PROMPTS) for name, x in samples().items()},
         examples=5,
         config={"tau": 0.1},
@@ -86,12 +86,8 @@ def test_examples_are_spaced_evenly_and_say_who_won(report):
     assert "sft" not in report["examples"][0]["preference"]
 
 
-def test_references_and_logprobs_are_optional():
-    bare = {
-        name: replace(sample, policy_logprob=None, reference_logprob=None)
-        for name, sample in samples().items()
-    }
-    report = build_report(TEXTS, bare, matches(), reference="sft", judge="a judge")
+def test_references_kl_and_rouge_are_optional():
+    report = build_report(TEXTS, samples(), matches(), reference="sft", judge="a judge")
     assert report["kl"] == {}
     assert "rouge" not in report
     assert set(plots.figures(report)) == {"win_rate_matrix", "win_rates_over_reference"}
@@ -101,10 +97,6 @@ def test_references_and_logprobs_are_optional():
 def test_bad_input_is_named(report, tmp_path):
     with pytest.raises(ValueError, match=r"one of \['sft', 'ipo_md', 'online_ipo'\], got 'mu'"):
         build_report(TEXTS, samples(), matches(), reference="mu", judge="a judge")
-    broken = samples()
-    broken["ipo_md"].policy_logprob[4] = np.nan
-    with pytest.raises(ValueError, match="got nan at prompt 4"):
-        build_report(TEXTS, broken, matches(), reference="sft", judge="a judge")
     report["eos_rate"]["sft"] = np.nan
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(report, tmp_path / "report.json")
@@ -155,6 +147,7 @@ def test_figures_are_written_as_png(report, tmp_path):
 def test_one_challenger_is_enough():
     two = {name: samples()[name] for name in ("ipo_md", "sft")}
     pair = {("ipo_md", "sft"): 1.0 - matches()["sft", "ipo_md"]}
-    report = build_report(TEXTS, two, pair, reference="sft", judge="a judge")
+    kl = {name: sequence_kl(sample) for name, sample in two.items()}
+    report = build_report(TEXTS, two, pair, reference="sft", judge="a judge", kl=kl)
     assert report["examples"][1]["preference"] == {"ipo_md": 1.0}
     assert len(plots.figures(report)) == 3

@@ -1,9 +1,23 @@
-"""Facts about samples, against enumeration."""
+"""Facts about samples against enumeration, and drawing against teacher-forced scores."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.evaluation.samples import Samples, sequence_kl
+from po_jax.evaluation.samples import Samples, draw_samples, sequence_kl
+from po_jax.partitioning import make_partitioner
+from po_jax.sampling import Strategy
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+
+MODEL = T5LM(
+    T5Config(
+        vocab_size=11, emb_dim=8, num_heads=2, head_dim=3, mlp_dim=7,
+        num_encoder_layers=1, num_decoder_layers=1,
+    )
+)  # fmt: skip
+PROMPT = np.array([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1], [2, 3, 4, 5], [3, 1, 0, 0]])
 
 
 def test_kl_of_draws_from_a_known_policy():
@@ -30,4 +44,54 @@ def test_lengths_and_endings():
     np.testing.assert_array_equal(samples.lengths(), [3, 5, 1])
     np.testing.assert_array_equal(samples.ended(), [True, False, True])
     np.testing.assert_array_equal(samples.ended(eos_id=9), [False, True, False])
-    assert sequence_kl(samples) is None
+    with pytest.raises(ValueError, match="log pi and log mu, got one missing"):
+        sequence_kl(samples)
+
+
+def test_a_broken_logprob_is_named():
+    tokens = np.ones((3, 1), int)
+    logprob = np.array([-1.0, np.nan, -2.0])
+    samples = Samples(tokens, tokens > 0, ("",) * 3, logprob, np.zeros(3))
+    with pytest.raises(ValueError, match="got nan at prompt 1"):
+        sequence_kl(samples)
+
+
+@pytest.fixture(scope="module")
+def params():
+    init = jax.jit(MODEL.init)
+    return init(jax.random.key(1)), init(jax.random.key(2))
+
+
+def draw(policy, reference, batch_size=4):
+    return draw_samples(
+        MODEL,
+        Strategy(max_length=6),
+        policy,
+        reference,
+        PROMPT,
+        jax.random.key(0),
+        decode=lambda tokens: " ".join(map(str, tokens)),
+        batch_size=batch_size,
+        partitioner=make_partitioner(devices=jax.devices()[:2]),
+    )
+
+
+def test_drawn_samples_carry_their_own_logprobs(params):
+    samples = draw(*params)
+    assert samples.completion.shape == (5, 6)
+    score = jax.jit(MODEL.score)
+    completion, mask = samples.completion[:, None], samples.mask[:, None]
+    for of, found in zip(params, (samples.policy_logprob, samples.reference_logprob), strict=True):
+        scored = score(of, jnp.asarray(PROMPT), jnp.asarray(completion), jnp.asarray(mask))
+        np.testing.assert_allclose(found, scored.sum(axis=(1, 2)), rtol=1e-4)
+    for text, row, kept in zip(samples.text, samples.completion, samples.mask, strict=True):
+        assert text == " ".join(str(token) for token in row[kept] if token > 1)
+
+
+def test_a_policy_has_no_kl_to_itself(params):
+    assert sequence_kl(draw(params[0], params[0])).mean == 0.0
+
+
+def test_a_batch_that_the_mesh_cannot_divide_is_an_error(params):
+    with pytest.raises(ValueError, match="multiple of 2"):
+        draw(params[0], None, batch_size=3)
