@@ -1,0 +1,87 @@
+"""The policy: an objective on the log-probabilities of a pair of completions."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from po_jax.logprobs import margin, sequence_logprob
+from po_jax.losses.objectives import Objective
+from po_jax.metrics import Mean
+from po_jax.models.base import LossAndMetrics, Model, preference_batch
+from po_jax.types import Params, PreferenceBatch
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class PolicyModel(Model):
+    """A T5 trained on preferences between pairs of completions, wherever these came from.
+
+    The reference policy is not here: batches bring its log-probabilities.
+
+    Attributes:
+      objective: loss of each pair, one of `po_jax.losses.objectives`.
+      reduce: how a completion's log-probability is made of its tokens', for the policy and, from
+        the batch's sums, for the reference: "sum" as in the papers, or "mean".
+    """
+
+    objective: Objective
+    reduce: Literal["sum", "mean"] = "sum"
+
+    def loss_fn(
+        self,
+        params: Params,
+        batch: PreferenceBatch | Mapping[str, Any],
+        dropout_rng: PRNGKeyArray | None,
+    ) -> LossAndMetrics:
+        """The mean objective; the encoder runs once for both completions of a prompt.
+
+        The metrics `log_ratio` (log pi - log mu) and `nll` (-log pi), sums over tokens, are
+        estimates of the KL and of the entropy where the completions are samples of this policy.
+        """
+        batch = preference_batch(batch)
+        policy, batch = self._score(params, batch, dropout_rng)
+        loss = Mean.of(self.objective(policy, batch))
+        h = margin(policy, batch.reference_logprob)
+        correct = (h > 0) == (batch.preference > 0.5)
+        length = jnp.sum(batch.mask, axis=-1)
+        ended = jnp.any(batch.mask & (batch.completion == self.strategy.eos_id), axis=-1)
+        metrics = {
+            "loss": loss,
+            "margin": Mean.of(h),
+            "accuracy": Mean.of(correct, batch.preference != 0.5),
+            "log_ratio": Mean.of(policy - batch.reference_logprob),
+            "nll": Mean.of(-policy),
+            "length": Mean.of(length),
+            "eos_rate": Mean.of(ended),
+        }
+        return loss.compute(), metrics
+
+    def predict_batch_with_aux(
+        self,
+        params: Params,
+        batch: PreferenceBatch | Mapping[str, Any],
+        rng: PRNGKeyArray | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Completions of the prompts, and their log-probabilities."""
+        prompt = preference_batch(batch).prompt
+        return self._complete(params, prompt, self.strategy.max_length, rng)
+
+    def score_batch(
+        self, params: Params, batch: PreferenceBatch | Mapping[str, Any]
+    ) -> Float[Array, " batch"]:
+        """The margin of each pair."""
+        policy, batch = self._score(params, preference_batch(batch), None)
+        return margin(policy, batch.reference_logprob)
+
+    def _score(self, params, batch, dropout_rng):
+        """The policy's log-probabilities, and the batch with the reference's reduced alike."""
+        logprobs = self.language_model.score(
+            params, batch.prompt, batch.completion, batch.mask, dropout_key=dropout_rng
+        )
+        policy = sequence_logprob(logprobs, batch.mask, self.reduce)
+        if self.reduce == "mean":
+            length = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1).astype(jnp.float32)
+            batch = batch.replace(reference_logprob=batch.reference_logprob / length)
+        return policy, batch

@@ -1,0 +1,119 @@
+"""Supervised fine-tuning on T5X's features: token cross-entropy."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from po_jax.logprobs import sequence_logprob, token_logprobs
+from po_jax.losses.supervised import cross_entropy
+from po_jax.metrics import Mean, Sum
+from po_jax.models.base import LossAndMetrics, Model
+from po_jax.types import Params
+
+Features = Mapping[str, Array]
+Normalizer = Literal["NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE"]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class SupervisedModel(Model):
+    """A T5 trained on T5X's features, padded or packed.
+
+    `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`, all [batch, length]
+    with 0 for padding; `decoder_loss_weights`, of the target's tokens by default; and, of packed
+    examples, `encoder_segment_ids` and `decoder_segment_ids`.
+
+    Attributes:
+      label_smoothing: in [0, 1).
+      z_loss: coefficient of the squared log-normaliser.
+      loss_normalizing_factor: what the summed loss is divided by: the batch's target tokens
+        ("NUM_REAL_TARGET_TOKENS"); those and padding ("NUM_TOTAL_TARGET_TOKENS"); the tokens of
+        each example, then the examples ("AVERAGE_PER_SEQUENCE"); a number; or None for 1.
+    """
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    loss_normalizing_factor: Normalizer | float | int | None = "NUM_REAL_TARGET_TOKENS"
+
+    def loss_fn(
+        self, params: Params, batch: Features, dropout_rng: PRNGKeyArray | None
+    ) -> LossAndMetrics:
+        """The normalised loss; metrics with T5X's names."""
+        logits = self._logits(params, batch, dropout_rng)
+        targets = batch["decoder_target_tokens"]
+        loss, z_term = cross_entropy(
+            logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
+        )
+        weights = _loss_weights(batch)
+        correct = jnp.argmax(logits, axis=-1) == targets
+        metrics = {
+            "accuracy": Mean.of(correct, weights),
+            "loss_per_nonpadding_target_token": Mean.of(loss, weights),
+        }
+        if self.loss_normalizing_factor == "AVERAGE_PER_SEQUENCE":
+            weights = _share_in_sequence(weights, batch.get("decoder_segment_ids"))
+        for name, term in (
+            ("loss", loss),
+            ("z_loss", z_term),
+            ("cross_ent_loss", loss - z_term),
+        ):
+            metrics[name] = self._normalised(jnp.sum(term * weights), weights)
+        return metrics["loss"].compute(), metrics
+
+    def _normalised(self, total: Float[Array, ""], weights: Float[Array, "batch length"]):
+        match self.loss_normalizing_factor:
+            case "NUM_REAL_TARGET_TOKENS" | "AVERAGE_PER_SEQUENCE":
+                return Mean(total, jnp.sum(weights))
+            case "NUM_TOTAL_TARGET_TOKENS":
+                return Mean(total, jnp.float32(weights.size))
+            case None:
+                return Sum(total)
+            case factor:
+                return Sum(total / factor)
+
+    def score_batch(self, params: Params, batch: Features) -> Float[Array, " batch"]:
+        """log P(target | input), weighted by the loss weights."""
+        logprobs = token_logprobs(self._logits(params, batch, None), batch["decoder_target_tokens"])
+        weights = _loss_weights(batch)
+        return sequence_logprob(logprobs * weights, weights > 0)
+
+    def predict_batch_with_aux(
+        self, params: Params, batch: Features, rng: PRNGKeyArray | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Completions as long as the batch's targets may be, and their log-probabilities."""
+        length = batch["decoder_input_tokens"].shape[-1]
+        return self._complete(params, batch["encoder_input_tokens"], length, rng)
+
+    def _logits(self, params, batch, dropout_rng):
+        dropout = {}
+        if dropout_rng is not None:
+            dropout = {"deterministic": False, "rngs": {"dropout": dropout_rng}}
+        return self.module.apply(
+            {"params": params},
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch.get("encoder_segment_ids"),
+            batch.get("decoder_segment_ids"),
+            **dropout,
+        )
+
+
+def _loss_weights(batch: Features) -> Float[Array, "batch length"]:
+    weights = batch.get("decoder_loss_weights")
+    if weights is None:
+        weights = batch["decoder_target_tokens"] > 0
+    return weights.astype(jnp.float32)
+
+
+def _share_in_sequence(
+    weights: Float[Array, "batch length"], segment_ids: Array | None
+) -> Float[Array, "batch length"]:
+    """Each token's share of its example's weight; a row holds several examples if packed."""
+    if segment_ids is None:
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+    else:
+        same = segment_ids[:, :, None] == segment_ids[:, None, :]
+        total = jnp.sum(weights[:, None, :], axis=-1, where=same)
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), 0.0)
