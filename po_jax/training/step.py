@@ -1,7 +1,7 @@
 """The training step: gradients over micro-batches, clipping, update, in one donated sharded jit."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ Batch = Any
 LossFn = Callable[[Params, Batch, PRNGKeyArray | None], tuple[Float[Array, ""], dict[str, Metric]]]
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """The part of a model that a step needs.
 
