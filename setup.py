@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "launch.gin"],
     package_dir={"launch.gin": "gin"},
-    package_data={"launch.gin": ["**/*.gin"]},
+    package_data={"launch.gin": ["**/*.gin"], "tasks": ["*.model"]},
     install_requires=[
         "jax>=0.10,<0.13",
         "flax>=0.12",

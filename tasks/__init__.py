@@ -1,0 +1,1 @@
+"""seqio tasks: importing `tasks.<name>` registers that data set's tasks and reads nothing."""

@@ -1,0 +1,49 @@
+"""The embedded default: summarise the body of a docstring by its first line. No download.
+
+Importing the module registers docstrings_sft and docstrings_prompts, whose pairs are extracted
+once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
+~/.cache/po_jax/docstrings), and docstrings_comparisons, which reads comparisons.SPLIT.jsonl there,
+in the format of `tasks.jsonl`; the quickstart writes it.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+from tasks import docstring_pairs, jsonl, records, registration, vocabularies
+
+FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
+DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"
+
+
+def folder() -> Path:
+    """Where the extracted pairs and the comparisons are kept."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+
+
+@functools.lru_cache
+def _pairs(where: Path) -> dict[str, list[docstring_pairs.Pair]]:
+    return docstring_pairs.load(where)
+
+
+def _demonstrations(split: str) -> list[records.Row]:
+    return [
+        {"inputs": pair.document, "targets": pair.summary, "references": [pair.summary]}
+        for pair in _pairs(folder())[split]
+    ]
+
+
+def _prompts(split: str) -> list[records.Row]:
+    return [
+        {"inputs": pair.document, "references": [pair.summary]} for pair in _pairs(folder())[split]
+    ]
+
+
+def _comparisons(split: str) -> list[records.Row]:
+    return records.rows(folder() / f"comparisons.{split}.jsonl", jsonl.comparison)
+
+
+_VOCABULARY = vocabularies.docstrings()
+registration.add_sft("docstrings_sft", _demonstrations, _VOCABULARY)
+registration.add_prompts("docstrings_prompts", _prompts, _VOCABULARY)
+registration.add_comparisons("docstrings_comparisons", _comparisons, _VOCABULARY)

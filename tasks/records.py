@@ -1,0 +1,66 @@
+"""JSON Lines files, read with errors that name the file and the line."""
+
+from collections.abc import Callable, Iterator
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+Row = dict[str, Any]  # text features of one example, as the tasks take them
+
+
+def rows(path: Path, parse: Callable[[Record, str], Row]) -> list[Row]:
+    """`parse(record, where)` of every line.
+
+    Raises:
+      ValueError: the file is missing or has no records, or a line is not a JSON object.
+    """
+    parsed = [parse(record, where) for where, record in _records(path)]
+    if not parsed:
+        raise ValueError(f"expected one JSON object a line, got an empty file: {path}")
+    return parsed
+
+
+def _records(path: Path) -> Iterator[tuple[str, Record]]:
+    if not path.is_file():
+        raise ValueError(f"expected a JSON Lines file, got no file at {path}")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:  # of JSON or of UTF-8
+                raise ValueError(f"{where}: expected JSON, got {line[:60]!r} ({error})") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{where}: expected a JSON object, got {line[:60]!r}")
+            yield where, record
+
+
+def text(record: Record, key: str, where: str) -> str:
+    """The string under `key`, which must hold more than white space.
+
+    Raises:
+      ValueError: the key is missing, or its value is empty or not a string.
+    """
+    if key not in record:
+        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)}")
+    value = record[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: expected {key!r} to be a string, got {value!r:.60}")
+    if not value.strip():
+        raise ValueError(f"{where}: {key!r} is empty")
+    return value
+
+
+def folder(variable: str) -> Path:
+    """The folder that an environment variable names.
+
+    Raises:
+      ValueError: the variable is not set.
+    """
+    if not os.environ.get(variable):
+        raise ValueError(f"expected {variable} to name the data's folder, got no such variable")
+    return Path(os.environ[variable])

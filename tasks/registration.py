@@ -1,0 +1,101 @@
+"""The three kinds of task, and how a data set's texts become their features.
+
+| kind | text features of a row | output features |
+|---|---|---|
+| SFT | inputs, targets, references | inputs, targets |
+| prompts | inputs, references | inputs |
+| comparisons | inputs, completion_1, completion_2, preference | the same |
+
+`preference` is P(completion_1 > completion_2) in [0, 1]. `references`, a list of texts that may be
+empty, are what ROUGE compares with; they are not tokenised. EOS follows every text, and is lost
+where a text is cut to the length asked for, as in T5.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from tasks import metrics
+from tasks.records import Row
+
+SPLITS = ("train", "validation", "test")
+
+ReadRows = Callable[[str], Sequence[Row]]  # split -> rows
+Preprocessor = Callable[[tf.data.Dataset], tf.data.Dataset]
+
+
+def add_sft(
+    name: str,
+    source: ReadRows | seqio.DataSource,
+    vocabulary: seqio.Vocabulary,
+    preprocessors: Sequence[Preprocessor] = (),
+) -> seqio.Task:
+    """Registers inputs -> targets, measured by ROUGE against the references."""
+    return seqio.TaskRegistry.add(
+        name,
+        source=_source(source),
+        preprocessors=[*preprocessors, *_TOKENISE],
+        output_features=dict.fromkeys(("inputs", "targets"), seqio.Feature(vocabulary)),
+        postprocess_fn=metrics.references_or_prediction,
+        metric_fns=[metrics.rouge],
+    )
+
+
+def add_prompts(
+    name: str,
+    source: ReadRows | seqio.DataSource,
+    vocabulary: seqio.Vocabulary,
+    preprocessors: Sequence[Preprocessor] = (),
+) -> seqio.Task:
+    """Registers inputs alone: what online algorithms sample from."""
+    return seqio.TaskRegistry.add(
+        name,
+        source=_source(source),
+        preprocessors=[*preprocessors, *_TOKENISE],
+        output_features={"inputs": seqio.Feature(vocabulary)},
+    )
+
+
+def add_comparisons(
+    name: str, source: ReadRows | seqio.DataSource, vocabulary: seqio.Vocabulary
+) -> seqio.Task:
+    """Registers two completions of a prompt, measured by how often scores agree with labels."""
+    tokens = dict.fromkeys(("inputs", "completion_1", "completion_2"), seqio.Feature(vocabulary))
+    preference = seqio.Feature(
+        seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.float32, rank=0
+    )
+    return seqio.TaskRegistry.add(
+        name,
+        source=_source(source),
+        preprocessors=_TOKENISE,
+        output_features={**tokens, "preference": preference},
+        metric_objs=[metrics.PreferenceAccuracy],
+    )
+
+
+_TOKENISE = (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos)
+
+
+def _source(source: ReadRows | seqio.DataSource) -> seqio.DataSource:
+    if isinstance(source, seqio.DataSource):
+        return source
+
+    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del shuffle_files, seed
+        return _dataset(source(split))
+
+    return seqio.FunctionDataSource(dataset, splits=SPLITS)
+
+
+def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(
+        {key: _column([row[key] for row in rows]) for key in rows[0]}
+    )
+
+
+def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
+    if isinstance(values[0], list):
+        return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
+    return tf.constant(values, tf.float32 if isinstance(values[0], float) else tf.string)

@@ -1,0 +1,33 @@
+"""Vocabularies: the docstrings' own, T5's SentencePiece from a path, and bytes."""
+
+import os
+from pathlib import Path
+
+import seqio
+
+DOCSTRINGS_MODEL = Path(__file__).with_name("docstrings.model")
+T5_EXTRA_IDS = 100  # sentinels of span corruption, which T5's checkpoints count as pieces
+
+
+def docstrings() -> seqio.Vocabulary:
+    """The 4,096 pieces shipped with po_jax; `tasks.train_vocabulary` made them."""
+    return seqio.SentencePieceVocabulary(str(DOCSTRINGS_MODEL))
+
+
+def t5(path: str | os.PathLike, extra_ids: int = T5_EXTRA_IDS) -> seqio.Vocabulary:
+    """A SentencePiece model on disk, with T5's sentinels on top.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"expected a SentencePiece model, got no file at {path}")
+    return seqio.SentencePieceVocabulary(os.fspath(path), extra_ids=extra_ids)
+
+
+def from_environment() -> seqio.Vocabulary:
+    """What PO_JAX_VOCABULARY names: "docstrings" (also if unset), "bytes", or a path for `t5`."""
+    choice = os.environ.get("PO_JAX_VOCABULARY", "docstrings")
+    if choice == "docstrings":
+        return docstrings()
+    return seqio.ByteVocabulary() if choice == "bytes" else t5(choice)
