@@ -3,7 +3,7 @@
 Calls run in threads, so that slow ones wait together and the device works meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
@@ -11,9 +11,7 @@ import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens
-
-Decode = Callable[[Sequence[int]], str]
+from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens, Vocabulary
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 
@@ -21,10 +19,10 @@ _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 class _Texts:
     """Decodes token ids and keeps a pool of threads; what both annotators below share."""
 
-    def __init__(self, decode: Decode, threads: int, name: str):
+    def __init__(self, vocabulary: Vocabulary, threads: int, name: str):
         if threads < 1:
             raise ValueError(f"{name}: expected threads >= 1, got {threads}")
-        self._decode = decode
+        self._vocabulary = vocabulary
         self._threads = threads
 
     @cached_property
@@ -41,7 +39,7 @@ class _Texts:
         return texts
 
     def _text(self, tokens: np.ndarray) -> str:
-        return self._decode([int(token) for token in tokens if token > 1])
+        return self._vocabulary.decode([int(token) for token in tokens if token > 1])
 
 
 def _answer(future: Future, pair: tuple[str, str, str], low: float, high: float) -> float:
@@ -65,7 +63,7 @@ class CallableAnnotator:
 
     Args:
       judge: three strings to a preference in [0, 1]; called from several threads at once.
-      decode: token ids, without padding and EOS, to text.
+      vocabulary: of the policy.
       both_orders: also asks with the summaries exchanged, and averages: no favour to a position.
       threads: calls under way at once, at least 1.
 
@@ -76,13 +74,13 @@ class CallableAnnotator:
     def __init__(
         self,
         judge: Callable[[str, str, str], float],
-        decode: Decode,
+        vocabulary: Vocabulary,
         both_orders: bool = False,
         threads: int = 16,
     ):
         self._judge = judge
         self._both_orders = both_orders
-        self._texts = _Texts(decode, threads, "CallableAnnotator")
+        self._texts = _Texts(vocabulary, threads, "CallableAnnotator")
 
     def begin(
         self,
@@ -112,16 +110,18 @@ class CallableReward:
 
     Args:
       reward: two strings to a finite number; called from several threads at once.
-      decode: token ids, without padding and EOS, to text.
+      vocabulary: of the policy.
       threads: calls under way at once, at least 1.
 
     Raises:
       AnnotatorError: when answering, if the reward raises or is not a finite number.
     """
 
-    def __init__(self, reward: Callable[[str, str], float], decode: Decode, threads: int = 16):
+    def __init__(
+        self, reward: Callable[[str, str], float], vocabulary: Vocabulary, threads: int = 16
+    ):
         self._reward = reward
-        self._texts = _Texts(decode, threads, "CallableReward")
+        self._texts = _Texts(vocabulary, threads, "CallableReward")
 
     def begin(
         self,

@@ -8,11 +8,13 @@ with the two answers the judge chooses between, one token each. Composing happen
 inside jit, so that a judge which shares the policy's vocabulary never leaves the device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
+
+from po_jax.annotators.judgement import Vocabulary
 
 PREFERENCE_TEXT = ("which is better? text: ", " first: ", " second: ")
 REWARD_TEXT = ("is this good? text: ", " answer: ")
@@ -38,23 +40,23 @@ class Template:
 
 
 def text_template(
-    encode: Callable[[str], Sequence[int]],
+    vocabulary: Vocabulary,
     pieces: Sequence[str] = PREFERENCE_TEXT,
     answers: tuple[str, str] = ("first", "second"),
 ) -> Template:
     """A template from words, in any vocabulary.
 
     Args:
-      encode: text to token ids, without EOS.
+      vocabulary: of the judge.
       pieces: the words before each field.
       answers: two words; each is known by its first token.
 
     Raises:
       ValueError: if the answers begin with the same token.
     """
-    ids = [int(encode(answer)[0]) for answer in answers]
+    ids = [int(vocabulary.encode(answer)[0]) for answer in answers]
     return Template(
-        pieces=tuple(tuple(int(token) for token in encode(piece)) for piece in pieces),
+        pieces=tuple(tuple(int(token) for token in vocabulary.encode(piece)) for piece in pieces),
         answers=(ids[0], ids[1]),
     )
 

@@ -1,13 +1,13 @@
 """A judge with another vocabulary than the policy's: through text, and back into its own ids."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Judgement, Tokens
+from po_jax.annotators.judgement import Annotator, Judgement, Tokens, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class TranslatedAnnotator:
 
     Attributes:
       annotator: reads its own vocabulary's ids.
-      decode: the policy's token ids, without padding and EOS, to text.
-      encode: text to the annotator's token ids, without EOS.
+      vocabulary: of the policy.
+      own_vocabulary: of the annotator.
       prompt_length: tokens kept of a prompt, in the annotator's vocabulary.
       completion_length: tokens kept of a completion, EOS included.
       eos_id: of the annotator's vocabulary.
     """
 
     annotator: Annotator
-    decode: Callable[[Sequence[int]], str]
-    encode: Callable[[str], Sequence[int]]
+    vocabulary: Vocabulary
+    own_vocabulary: Vocabulary
     prompt_length: int
     completion_length: int
     eos_id: int = 1
@@ -49,7 +49,7 @@ class TranslatedAnnotator:
     def _translate(self, rows: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
         out = np.zeros((len(rows), length), np.int32)
         for row, (tokens, keep) in enumerate(zip(rows, kept, strict=True)):
-            text = self.decode([int(token) for token in tokens[keep] if token > 1])
-            ids = [*self.encode(text)[: length - 1], self.eos_id]
+            text = self.vocabulary.decode([int(token) for token in tokens[keep] if token > 1])
+            ids = [*self.own_vocabulary.encode(text)[: length - 1], self.eos_id]
             out[row, : len(ids)] = ids
         return out

@@ -7,7 +7,7 @@ before it; where the queueing came later, the device had nothing to do in betwee
 
 from collections import defaultdict
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 import time
 from typing import Any
 
@@ -15,13 +15,14 @@ import jax
 
 
 class StageClock:
-    """Seconds of each stage, and of the device's idleness, since they were last taken."""
+    """Seconds of each stage, and of the device's idleness."""
 
     def __init__(self):
         self._queue = SimpleQueue()
+        self._lock = Lock()
         self._seconds = defaultdict(float)
+        self._times = defaultdict(int)
         self._free_since = time.monotonic()
-        self._idle = 0.0
         Thread(target=self._watch, daemon=True, name="stage-clock").start()
 
     def queued(self, stage: str, began: float, results: Any, on_host: bool = False) -> None:
@@ -32,16 +33,25 @@ class StageClock:
         """
         self._queue.put((stage, began, results, on_host))
 
-    def take(self) -> dict[str, float]:
-        """Seconds by stage, "seconds_<stage>", and "seconds_idle"; waits for the queued work."""
+    def wait(self) -> None:
+        """Returns when all work noted so far is over."""
         done = SimpleQueue()
         self._queue.put((None, 0.0, done, False))
         done.get()
-        taken = {f"seconds_{stage}": seconds for stage, seconds in self._seconds.items()}
-        taken["seconds_idle"] = self._idle
-        self._seconds.clear()
-        self._idle = 0.0
-        return taken
+
+    def take(self, per: str) -> dict[str, float]:
+        """Mean "seconds_<stage>" and "seconds_idle" for each time that stage `per` ended.
+
+        Counts what ended since the last call, and nothing before stage `per` ended once.
+        """
+        with self._lock:
+            times = self._times[per]
+            if not times:
+                return {}
+            taken = {f"seconds_{stage}": total / times for stage, total in self._seconds.items()}
+            self._seconds.clear()
+            self._times.clear()
+            return taken
 
     def _watch(self) -> None:
         while True:
@@ -54,7 +64,9 @@ class StageClock:
             except Exception:  # the main thread meets the same error, with a better traceback
                 pass
             ended = time.monotonic()
-            began = max(began, self._free_since)
-            self._seconds[stage] += ended - began
-            self._idle += (ended if on_host else began) - self._free_since
-            self._free_since = ended
+            with self._lock:
+                began = max(began, self._free_since)
+                self._seconds[stage] += ended - began
+                self._seconds["idle"] += (ended if on_host else began) - self._free_since
+                self._times[stage] += 1
+                self._free_since = ended

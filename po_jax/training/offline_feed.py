@@ -1,44 +1,40 @@
 """Data as it comes from disk: for supervised models, and comparisons for offline algorithms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-import os
 import time
-from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.logprobs import sequence_logprob
-from po_jax.metrics import Mean, Metrics
-from po_jax.partitioning import Partitioner
+from po_jax.metrics import Metrics
 from po_jax.t5.language_model import T5LM
 from po_jax.training.clock import StageClock
 from po_jax.training.reference_cache import ReferenceCache
+from po_jax.training.run import Examples, Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch
-
-Examples = Iterator[Mapping[str, np.ndarray]]
 
 
 class SupervisedFeed:
     """Hands batches to the devices as the data set has them.
 
     Args:
-      partitioner: where batches go.
+      run: the run that is fed.
       examples: batches, from the step that the run starts at.
     """
 
-    def __init__(self, partitioner: Partitioner, examples: Examples):
-        self._partitioner = partitioner
+    def __init__(self, run: Run, examples: Examples):
+        self._run = run
         self._examples = examples
 
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[Mapping[str, Array], Metrics]:
         """The batch of one step."""
-        return self._partitioner.distribute(dict(next(self._examples))), {}
+        return self._run.partitioner.distribute(dict(next(self._examples))), {}
 
     def save(self) -> None:
         """Nothing needs to be kept beside a checkpoint."""
@@ -48,55 +44,49 @@ class OfflineFeed:
     """Comparisons of a data set, with log mu of both completions.
 
     Args:
-      model: the reference's language model.
-      reference: parameters of mu.
-      partitioner: where batches go.
+      run: the run that is fed; its directory keeps log mu between runs.
       comparisons: batches of prompt, completion [batch, 2, length] and preference, from the step
         that the run starts at.
-      cache: file that keeps log mu between runs; None for none.
     """
 
     def __init__(
         self,
-        model: T5LM,
-        reference: Params,
-        partitioner: Partitioner,
+        run: Run,
         comparisons: Examples,
-        *,
-        cache: str | os.PathLike | None = None,
     ):
-        self._model = model
-        self._reference = reference
-        self._partitioner = partitioner
+        self._run = run
         self._comparisons = comparisons
-        self._cache = ReferenceCache(cache)
+        self._cache = ReferenceCache(run.directory / "reference_logprobs.npz")
 
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
-        """The batch of one step, and facts about its completions."""
+        """The batch of one step."""
         examples = next(self._comparisons)
         host = {name: examples[name] for name in ("prompt", "completion", "preference")}
         host["mask"] = host["completion"] > 0
-        batch = self._partitioner.distribute(host)
+        batch = self._run.partitioner.distribute(host)
 
         def score() -> Array:
             began = time.monotonic()
-            with self._partitioner.activate():
+            with self._run.partitioner.activate():
                 scores = score_reference(
-                    self._model, self._reference, batch["prompt"], batch["completion"], batch["mask"]
+                    self._run.language_model,
+                    self._run.reference,
+                    batch["prompt"],
+                    batch["completion"],
+                    batch["mask"],
                 )
             clock.queued("scoring", began, scores)
             return scores
 
         known = self._cache.lookup(host["prompt"], host["completion"], score)
         reference_logprob = (
-            self._partitioner.distribute(known)
+            self._run.partitioner.distribute(known)
             if isinstance(known, np.ndarray)
-            else jax.device_put(known, self._partitioner.batch)
+            else jax.device_put(known, self._run.partitioner.batch)
         )
-        metrics = {"length": Mean.of(batch["mask"].sum(axis=-1))}
-        return PreferenceBatch(**batch, reference_logprob=reference_logprob), metrics
+        return PreferenceBatch(**batch, reference_logprob=reference_logprob), {}
 
     def save(self) -> None:
         """Writes the cache; called before every checkpoint, so that a resumed run finds in it

@@ -5,24 +5,23 @@ from the geometric mixture pi^(1 - beta) partner^beta, with its own beta. So (0,
 second alone at 1 is (pi, mu), and (0, beta) is Nash-MD's pair.
 """
 
-from collections.abc import Iterator, Mapping
 from functools import partial
 import time
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.annotators.judgement import Annotator, Judgement
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Mean, Metrics
-from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
 from po_jax.training.clock import StageClock
 from po_jax.training.randomness import purpose_key
+from po_jax.training.run import Examples, Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch, Rollout
 
@@ -31,10 +30,7 @@ class OnlineFeed:
     """Prompts in, annotated pairs of fresh completions out.
 
     Args:
-      model: the policy's and the reference's language model.
-      reference: parameters of mu.
-      partitioner: where batches go.
-      key: the run's root key.
+      run: the run that is fed.
       prompts: batches of prompts, from the step that the run starts at.
       annotator: judges the pairs.
       strategy: how tokens are drawn.
@@ -51,11 +47,8 @@ class OnlineFeed:
 
     def __init__(
         self,
-        model: T5LM,
-        reference: Params,
-        partitioner: Partitioner,
-        key: PRNGKeyArray,
-        prompts: Iterator[Mapping[str, np.ndarray]],
+        run: Run,
+        prompts: Examples,
         *,
         annotator: Annotator,
         strategy: Strategy,
@@ -74,10 +67,7 @@ class OnlineFeed:
             )
         if pieces < 1:
             raise ValueError(f"OnlineFeed.pieces: expected at least 1, got {pieces}")
-        self._model = model
-        self._reference = reference
-        self._partitioner = partitioner
-        self._key = key
+        self._run = run
         self._prompts = prompts
         self._annotator = annotator
         self._strategy = strategy
@@ -86,10 +76,12 @@ class OnlineFeed:
         self._penalty = missing_eos_penalty
         self._pieces = pieces
 
-    def batch(self, step: int, state: TrainState, clock: StageClock) -> tuple[PreferenceBatch, Metrics]:
+    def batch(
+        self, step: int, state: TrainState, clock: StageClock
+    ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step, drawn from `state.params`, and facts about its completions."""
         prompts = np.split(next(self._prompts)["prompt"], self._pieces)
-        prompts = [self._partitioner.distribute(prompt) for prompt in prompts]
+        prompts = [self._run.partitioner.distribute(prompt) for prompt in prompts]
         began = time.monotonic()
         rollouts = [self._sample(step, i, state, prompt) for i, prompt in enumerate(prompts)]
         clock.queued("sampling", began, rollouts)
@@ -102,20 +94,23 @@ class OnlineFeed:
         on_host = isinstance(judgement.preference, np.ndarray)
         clock.queued("annotating", began, judgement, on_host)
         began = time.monotonic()
-        reference = self._reference if self._must_score else None
-        with self._partitioner.activate():
+        reference = self._run.reference if self._must_score else None
+        with self._run.partitioner.activate():
             batch, metrics = complete(
-                self._model,
+                self._run.language_model,
                 self._strategy.eos_id,
                 self._beta,
                 reference,
                 _join(prompts),
                 _join(rollouts),
-                self._partitioner.distribute(judgement) if on_host else judgement,
+                self._run.partitioner.distribute(judgement) if on_host else judgement,
                 jnp.float32(self._penalty),
             )
         clock.queued("scoring", began, metrics)
-        return jax.device_put(batch, self._partitioner.batch), metrics
+        return jax.device_put(batch, self._run.partitioner.batch), metrics
+
+    def save(self) -> None:
+        """Nothing needs to be kept beside a checkpoint."""
 
     @property
     def _must_score(self) -> bool:
@@ -123,17 +118,17 @@ class OnlineFeed:
         return self._partner == "average" or not any(self._beta)
 
     def _sample(self, step: int, piece: int, state: TrainState, prompt: Array) -> Rollout:
-        partner = state.average if self._partner == "average" else self._reference
-        key = jax.random.fold_in(purpose_key(self._key, step, "sampling"), piece)
+        partner = state.average if self._partner == "average" else self._run.reference
+        key = jax.random.fold_in(purpose_key(self._run.key, step, "sampling"), piece)
         beta = np.broadcast_to(np.float32(self._beta), (prompt.shape[0], 2))
-        with self._partitioner.activate():
+        with self._run.partitioner.activate():
             return sample(
-                self._model,
+                self._run.language_model,
                 self._strategy,
                 state.params,
                 partner if any(self._beta) else None,
                 prompt,
-                self._partitioner.distribute(beta),
+                self._run.partitioner.distribute(beta),
                 key,
             )
 
@@ -183,8 +178,6 @@ def complete(
     preference, reward = penalise(judgement, ended, missing_eos_penalty)
     batch = PreferenceBatch(prompt, rollout.completion, rollout.mask, preference, log_mu, reward)
     metrics = {
-        "length": Mean.of(jnp.sum(rollout.mask, axis=-1)),
-        "eos_rate": Mean.of(ended),
         "entropy": Mean.of(-sequence_logprob(rollout.behaviour_logprob, rollout.mask)),
         "preference": Mean.of(preference),
     }

@@ -16,8 +16,17 @@ COMPLETION = np.asarray(
 MASK = COMPLETION > 0
 
 
-def decode(tokens):
-    return " ".join(map(str, tokens))
+class Numbers:
+    """A vocabulary whose words are the ids themselves."""
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+
+WORDS = Numbers()
 
 
 def test_the_judge_reads_text_without_eos_and_padding():
@@ -27,7 +36,7 @@ def test_the_judge_reads_text_without_eos_and_padding():
         asked.append((prompt, first, second))
         return 0.25
 
-    judgement = CallableAnnotator(judge, decode, threads=1).begin(PROMPT, COMPLETION, MASK)()
+    judgement = CallableAnnotator(judge, WORDS, threads=1).begin(PROMPT, COMPLETION, MASK)()
     assert asked == [("5 6", "11", "12 13"), ("7", "14 15 16", ""), ("8 9 10", "17", "18")]
     np.testing.assert_array_equal(judgement.preference, np.float32([0.25, 0.25, 0.25]))
     assert judgement.reward is None
@@ -37,7 +46,7 @@ def test_both_orders_remove_the_favour_to_a_position():
     def longer_or_first(prompt, first, second):
         return np.clip(0.5 + 0.1 * (len(first) - len(second)) + 0.2, 0.0, 1.0)
 
-    annotator = CallableAnnotator(longer_or_first, decode, both_orders=True)
+    annotator = CallableAnnotator(longer_or_first, WORDS, both_orders=True)
     preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
     # By hand: lengths (2, 5), (8, 0), (2, 2); each order clipped, then averaged.
     expected = [(0.4 + 0.0) / 2, (1.0 + 1.0) / 2, (0.7 + 1 - 0.7) / 2]
@@ -45,7 +54,7 @@ def test_both_orders_remove_the_favour_to_a_position():
 
 
 def test_rewards_become_bradley_terry_preferences():
-    judgement = CallableReward(lambda prompt, answer: len(answer), decode).begin(
+    judgement = CallableReward(lambda prompt, answer: len(answer), WORDS).begin(
         PROMPT, COMPLETION, MASK
     )()
     np.testing.assert_array_equal(judgement.reward, [[2, 5], [8, 0], [2, 2]])
@@ -60,7 +69,7 @@ def test_slow_calls_wait_together():
         return 1.0
 
     began = time.monotonic()
-    finish = CallableAnnotator(judge, decode, threads=3).begin(PROMPT, COMPLETION, MASK)
+    finish = CallableAnnotator(judge, WORDS, threads=3).begin(PROMPT, COMPLETION, MASK)
     assert finish().preference.tolist() == [1.0, 1.0, 1.0]
     assert time.monotonic() - began < 10
 
@@ -80,9 +89,9 @@ def broken(prompt, first, second):
 )
 def test_a_wrong_answer_names_the_pair(judge, message):
     with pytest.raises(AnnotatorError, match=message):
-        CallableAnnotator(judge, decode).begin(PROMPT, COMPLETION, MASK)()
+        CallableAnnotator(judge, WORDS).begin(PROMPT, COMPLETION, MASK)()
 
 
 def test_a_reward_must_be_finite():
     with pytest.raises(AnnotatorError, match="got inf on prompt '5 6'"):
-        CallableReward(lambda *texts: float("inf"), decode).begin(PROMPT, COMPLETION, MASK)()
+        CallableReward(lambda *texts: float("inf"), WORDS).begin(PROMPT, COMPLETION, MASK)()

@@ -31,10 +31,14 @@ def test_composing_is_list_concatenation_without_padding_and_eos():
 
 
 def test_words_make_a_template():
-    def encode(text):
-        return [10 + len(word) for word in text.split()]
+    class Lengths:
+        def encode(self, text):
+            return [10 + len(word) for word in text.split()]
 
-    template = text_template(encode, ("a bb", "ccc"), ("first", "second"))
+        def decode(self, ids):
+            raise NotImplementedError
+
+    template = text_template(Lengths(), ("a bb", "ccc"), ("first", "second"))
     assert template.pieces == ((11, 12), (13,))
     assert template.answers == (15, 16)
 

@@ -90,19 +90,29 @@ def test_judging_again_compiles_nothing(params):
 
 
 def test_another_vocabulary_goes_through_text(params):
-    # The policy's token t is the letter chr(t + 60); the annotator's are those letters, backwards.
-    def decode(tokens):
-        return "".join(chr(60 + token) for token in tokens)
+    class Letters:
+        """Token t of the policy is the letter chr(t + 60)."""
 
-    def encode(text):
-        return [29 - (ord(letter) - 60) for letter in text]
+        def decode(self, ids):
+            return "".join(chr(60 + token) for token in ids)
+
+        def encode(self, text):
+            return [ord(letter) - 60 for letter in text]
+
+    class Backwards(Letters):
+        """The annotator's ids run the other way."""
+
+        def encode(self, text):
+            return [29 - token for token in super().encode(text)]
 
     def translate(rows, length):
-        rows = [[*encode(decode(plain(row)))[: length - 1], 1] for row in rows]
+        rows = [[*(29 - token for token in plain(row))][: length - 1] + [1] for row in rows]
         return np.asarray([row + [0] * (length - len(row)) for row in rows])
 
     inner = PreferenceAnnotator(MODEL, PAIRS, params)
-    annotator = TranslatedAnnotator(inner, decode, encode, prompt_length=3, completion_length=5)
+    annotator = TranslatedAnnotator(
+        inner, Letters(), Backwards(), prompt_length=3, completion_length=5
+    )
     preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
     prompts = translate(PROMPT, 3)  # the third prompt is cut
     completions = np.stack([translate(pair, 5) for pair in COMPLETION])

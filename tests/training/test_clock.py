@@ -18,7 +18,6 @@ class Work:
 
 def test_stages_follow_each_other_and_idleness_is_what_lies_between():
     clock = StageClock()
-    clock.take()
     start = time.monotonic()
     clock.queued("sampling", start, Work(start + 0.3))
     clock.queued("updating", start, Work(start + 0.5))  # queued behind: lasts 0.2 s
@@ -26,7 +25,8 @@ def test_stages_follow_each_other_and_idleness_is_what_lies_between():
     again = time.monotonic()
     clock.queued("sampling", again, Work(again + 0.1))
     clock.queued("annotating", again, Work(again + 0.2), on_host=True)
-    taken = clock.take()
+    clock.wait()
+    taken = clock.take(per="updating")
     expected = {
         "seconds_sampling": 0.4,
         "seconds_updating": 0.2,
@@ -36,7 +36,19 @@ def test_stages_follow_each_other_and_idleness_is_what_lies_between():
     assert taken.keys() == expected.keys()
     for name, seconds in expected.items():
         assert abs(taken[name] - seconds) < 0.06, (name, taken)
-    assert clock.take() == {"seconds_idle": 0.0}
+    assert clock.take(per="updating") == {}
+
+
+def test_times_are_means_over_steps():
+    clock = StageClock()
+    for _ in range(4):
+        start = time.monotonic()
+        clock.queued("sampling", start, Work(start + 0.05))
+        clock.queued("updating", start, Work(start + 0.07))
+        clock.wait()
+    taken = clock.take(per="updating")
+    assert abs(taken["seconds_sampling"] - 0.05) < 0.02
+    assert abs(taken["seconds_updating"] - 0.02) < 0.02
 
 
 def test_failed_work_does_not_stop_the_clock():
@@ -46,4 +58,5 @@ def test_failed_work_does_not_stop_the_clock():
 
     clock = StageClock()
     clock.queued("sampling", time.monotonic(), Failed())
-    assert "seconds_sampling" in clock.take()
+    clock.wait()
+    assert "seconds_sampling" in clock.take(per="sampling")

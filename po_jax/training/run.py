@@ -1,0 +1,53 @@
+"""What feeds and evaluations are told of the run that they serve."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxtyping import PRNGKeyArray
+import numpy as np
+
+from po_jax.metrics import Metrics
+from po_jax.partitioning import Partitioner
+from po_jax.t5.language_model import T5LM
+from po_jax.training.clock import StageClock
+from po_jax.training.state import TrainState
+from po_jax.types import Params
+
+Examples = Iterator[Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of training, as seen from its parts.
+
+    Attributes:
+      language_model: of the policy and the reference.
+      load_reference: makes the parameters of mu, the ones that training started from.
+      partitioner: where arrays go.
+      key: the root of all randomness.
+      directory: of the run's files.
+    """
+
+    language_model: T5LM
+    load_reference: Callable[[], Params]
+    partitioner: Partitioner
+    key: PRNGKeyArray
+    directory: Path
+
+    @functools.cached_property
+    def reference(self) -> Params:
+        """Parameters of mu: loaded once, and only where something asks for them."""
+        return self.load_reference()
+
+
+class Feed(Protocol):
+    """Where batches come from."""
+
+    def batch(self, step: int, state: TrainState, clock: StageClock) -> tuple[Any, Metrics]:
+        """The batch of one step, on the devices, and facts about it."""
+
+    def save(self) -> None:
+        """Keeps what a resumed run needs beside the checkpoint; called before each one."""
