@@ -107,7 +107,7 @@ def make_train_step(
             grads, metrics = accumulate_gradients(
                 model.loss_fn, state.params, batch, dropout_key, micro_batches
             )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if max_gradient_norm is not None:
             scale = jnp.minimum(1.0, max_gradient_norm / norm)
             grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)

@@ -1,0 +1,125 @@
+"""Meshes, rules and shardings, against T5X's rules and on eight fake devices."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import optax
+import pytest
+
+from po_jax import partitioning
+from po_jax.partitioning import make_partitioner
+from po_jax.t5.config import T5Config
+from po_jax.t5.layers import shard
+from po_jax.t5.network import Transformer
+from po_jax.training.optimizers import adafactor, adamw
+
+SMALL = dict(vocab_size=24, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16,
+             num_encoder_layers=2, num_decoder_layers=2)  # fmt: skip
+
+
+def variables(**options):
+    tokens = jnp.ones((1, 1), jnp.int32)
+    network = Transformer(T5Config(**SMALL, **options))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), tokens, tokens)
+    return shapes["params"], partitioning.axis_names(shapes["params_axes"])
+
+
+def test_mesh_shares_out_all_devices():
+    assert dict(partitioning.make_mesh(4).shape) == {"data": 2, "model": 4}
+    assert dict(partitioning.make_mesh(1, jax.devices()[:2]).shape) == {"data": 2, "model": 1}
+    for bad in (0, 3):
+        with pytest.raises(ValueError, match=f"divide 8 devices, got {bad}"):
+            partitioning.make_mesh(bad)
+
+
+@pytest.mark.parametrize(
+    ("dims", "kernel", "activation"),
+    [
+        ((1, 1), P(None, "model"), P("data", None, None)),
+        ((2, 1), P(None, "model"), P("data", None, "model")),
+        ((1, 2), P("data", "model"), P("data", None, None)),
+        ((2, 2), P("data", "model"), P("data", None, "model")),
+    ],
+)
+def test_rules_are_those_of_t5x(dims, kernel, activation):
+    """A feed-forward kernel and the residual stream under T5X's four sets of standard rules."""
+    partitioner = make_partitioner(2, *dims)
+    assert partitioner.sharding((8, 16), ("embed", "mlp")).spec == kernel
+    assert partitioner.sharding((4, 5, 8), ("batch", "length", "embed")).spec == activation
+    assert partitioner.sharding((24, 8), ("vocab", "embed")).spec[0] == "model"
+
+
+def test_rules_of_other_dimensions_are_refused():
+    with pytest.raises(ValueError, match="parameter_dims 1 or 2, got 3"):
+        partitioning.logical_axis_rules(1, 3)
+
+
+def test_an_axis_the_mesh_cannot_divide_stays_whole():
+    partitioner = make_partitioner(4)
+    assert partitioner.sharding((6, 32), ("heads", "relpos_buckets")).spec == P(None, None)
+    assert partitioner.sharding((8, 32), ("heads", "relpos_buckets")).spec == P("model", None)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_every_parameter_has_names_that_the_rules_know(scanned):
+    params, names = variables(
+        scan_layers=scanned, relative_bias="per_layer" if scanned else "shared"
+    )
+    assert jax.tree.structure(params).flatten_up_to(names)
+    jax.tree.map(lambda p, n: np.testing.assert_equal(len(n), p.ndim), params, names)
+    kernel = names["encoder"]["encoder" if scanned else "layers_0"]["mlp"]["wi"]["kernel"]
+    assert kernel == (("embed", "layers", "mlp") if scanned else ("embed", "mlp"))
+
+
+def test_slots_of_optimisers_are_sharded_like_their_parameters():
+    params, names = variables(scan_layers=True, relative_bias="per_layer")
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), adafactor(0.1, names, beta1=0.9), adamw(0.1, names)
+    )
+    state = jax.eval_shape(optimizer.init, params)
+    slots = partitioning.optimizer_axis_names(state, params, names)
+    jax.tree.map(lambda s, n: np.testing.assert_equal(len(n), s.ndim), state, slots)
+
+    def of(tree):
+        return tree["decoder"]["decoder"]["self_attention"]["out"]["kernel"]
+
+    factored, moments = slots[1], slots[2][0]
+    assert of(names) == ("heads", "layers", "kv", "embed")
+    assert of(factored.param_states).m == of(names)
+    assert of(factored.param_states).v_row == ("layers", "embed")
+    assert of(factored.param_states).v_col == ("heads", "layers", "kv")
+    assert of(factored.param_states).v == (None,)
+    assert of(moments.mu) == of(moments.nu) == of(names)
+    assert factored.step == moments.count == ()
+
+
+def test_batches_are_distributed_over_the_data_axis():
+    partitioner = make_partitioner(2)
+    batch = partitioner.distribute({"tokens": np.arange(24).reshape(8, 3), "label": np.ones(8)})
+    assert batch["tokens"].sharding.spec == P("data")
+    assert batch["tokens"].addressable_shards[0].data.shape == (2, 3)
+    np.testing.assert_array_equal(batch["tokens"], np.arange(24).reshape(8, 3))
+
+
+def test_a_batch_the_mesh_cannot_share_out_is_refused():
+    partitioner = make_partitioner(2)
+    with pytest.raises(ValueError, match=r"multiple of 4 \(the mesh's data axis\) x 1 .* got 6"):
+        partitioner.distribute(np.zeros((6, 3)))
+    with pytest.raises(ValueError, match=r"x 3 \(micro-batches\), got 8"):
+        partitioner.check_batch(8, micro_batches=3)
+
+
+def test_activations_are_constrained_inside_and_free_outside():
+    partitioner = make_partitioner(2, activation_dims=2)
+
+    def double(x):
+        return shard(2 * x, "batch", "length", "embed")
+
+    def double_on_the_mesh(x):
+        with partitioner.activate():
+            return double(x)
+
+    x = jax.device_put(jnp.ones((8, 3, 6)), partitioner.replicated)
+    assert jax.jit(double_on_the_mesh)(x).sharding.spec == P("data", None, "model")
+    assert jax.jit(double)(x).sharding.is_fully_replicated
