@@ -163,13 +163,13 @@ def test_the_step_compiles_once_donates_its_state_and_calls_no_host():
     partitioner = make_partitioner(2)
     state, step = regression(partitioner, optimizer=adafactor(0.01, AXES, beta1=0.9), average=True,
                              average_decay=0.5, max_gradient_norm=1.0, micro_batches=2)  # fmt: skip
-    data = regression_data()
+    data = partitioner.distribute(regression_data())
     text = step.lower(state, data, KEY).compile().as_text()
     assert not any(word in text for word in ("callback", "infeed", "outfeed"))
     old = jax.tree.leaves(state)
     state, _ = step(state, data, KEY)
     assert all(leaf.is_deleted() for leaf in old)
-    state, metrics = step(state, partitioner.distribute(data), KEY)
+    state, metrics = step(state, data, KEY)
     assert step._cache_size() == 1
     assert state.step == 2 and metrics["non_finite"].compute() == 0
 
