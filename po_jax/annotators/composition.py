@@ -16,9 +16,6 @@ from jaxtyping import Array, Int
 
 from po_jax.annotators.judgement import Vocabulary
 
-PREFERENCE_TEXT = ("which is better? text: ", " first: ", " second: ")
-REWARD_TEXT = ("is this good? text: ", " answer: ")
-
 
 @dataclass(frozen=True)
 class Template:
@@ -39,25 +36,38 @@ class Template:
             raise ValueError(f"Template: expected two different answers, got {self.answers}")
 
 
-def text_template(
+def preference_template(
     vocabulary: Vocabulary,
-    pieces: Sequence[str] = PREFERENCE_TEXT,
-    answers: tuple[str, str] = ("first", "second"),
+    pieces: Sequence[str] = ("which is better? text: ", " first: ", " second: "),
+    answers: Sequence[str] = ("first", "second"),
 ) -> Template:
-    """A template from words, in any vocabulary.
+    """How a pairwise preference model reads: text, first and second completion.
 
     Args:
       vocabulary: of the judge.
       pieces: the words before each field.
-      answers: two words; each is known by its first token.
+      answers: the words for either completion; each is known by its first token.
 
     Raises:
       ValueError: if the answers begin with the same token.
     """
-    ids = [int(vocabulary.encode(answer)[0]) for answer in answers]
+    return _from_words(vocabulary, pieces, answers)
+
+
+def reward_template(
+    vocabulary: Vocabulary,
+    pieces: Sequence[str] = ("is this good? text: ", " answer: "),
+    answers: Sequence[str] = ("good", "bad"),
+) -> Template:
+    """How a reward model reads: text and completion. Arguments as in `preference_template`."""
+    return _from_words(vocabulary, pieces, answers)
+
+
+def _from_words(vocabulary, pieces, answers):
+    first, second = (int(vocabulary.encode(answer)[0]) for answer in answers)
     return Template(
         pieces=tuple(tuple(int(token) for token in vocabulary.encode(piece)) for piece in pieces),
-        answers=(ids[0], ids[1]),
+        answers=(first, second),
     )
 
 

@@ -12,8 +12,9 @@ from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Metrics
 from po_jax.t5.language_model import T5LM
 from po_jax.training.clock import StageClock
+from po_jax.training.corpus import BatchStream
 from po_jax.training.reference_cache import ReferenceCache
-from po_jax.training.run import Examples, Run
+from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch
 
@@ -23,10 +24,10 @@ class SupervisedFeed:
 
     Args:
       run: the run that is fed.
-      examples: batches, from the step that the run starts at.
+      examples: batches by step.
     """
 
-    def __init__(self, run: Run, examples: Examples):
+    def __init__(self, run: Run, examples: BatchStream):
         self._run = run
         self._examples = examples
 
@@ -34,7 +35,7 @@ class SupervisedFeed:
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[Mapping[str, Array], Metrics]:
         """The batch of one step."""
-        return self._run.partitioner.distribute(dict(next(self._examples))), {}
+        return self._run.partitioner.distribute(self._examples.batch(step).arrays), {}
 
     def save(self) -> None:
         """Nothing needs to be kept beside a checkpoint."""
@@ -45,14 +46,13 @@ class OfflineFeed:
 
     Args:
       run: the run that is fed; its directory keeps log mu between runs.
-      comparisons: batches of prompt, completion [batch, 2, length] and preference, from the step
-        that the run starts at.
+      comparisons: batches by step, of prompt, completion, mask and preference.
     """
 
     def __init__(
         self,
         run: Run,
-        comparisons: Examples,
+        comparisons: BatchStream,
     ):
         self._run = run
         self._comparisons = comparisons
@@ -62,9 +62,7 @@ class OfflineFeed:
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step."""
-        examples = next(self._comparisons)
-        host = {name: examples[name] for name in ("prompt", "completion", "preference")}
-        host["mask"] = host["completion"] > 0
+        host = self._comparisons.batch(step).arrays
         batch = self._run.partitioner.distribute(host)
 
         def score() -> Array:

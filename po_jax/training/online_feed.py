@@ -20,8 +20,9 @@ from po_jax.metrics import Mean, Metrics
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
 from po_jax.training.clock import StageClock
+from po_jax.training.corpus import BatchStream
 from po_jax.training.randomness import purpose_key
-from po_jax.training.run import Examples, Run
+from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch, Rollout
 
@@ -31,7 +32,7 @@ class OnlineFeed:
 
     Args:
       run: the run that is fed.
-      prompts: batches of prompts, from the step that the run starts at.
+      prompts: batches of prompts by step.
       annotator: judges the pairs.
       strategy: how tokens are drawn.
       beta: weight of the partner in the mixture that y1 and y2 are drawn from, each in [0, 1].
@@ -48,7 +49,7 @@ class OnlineFeed:
     def __init__(
         self,
         run: Run,
-        prompts: Examples,
+        prompts: BatchStream,
         *,
         annotator: Annotator,
         strategy: Strategy,
@@ -80,7 +81,7 @@ class OnlineFeed:
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step, drawn from `state.params`, and facts about its completions."""
-        prompts = np.split(next(self._prompts)["prompt"], self._pieces)
+        prompts = np.split(self._prompts.batch(step).arrays["prompt"], self._pieces)
         prompts = [self._run.partitioner.distribute(prompt) for prompt in prompts]
         began = time.monotonic()
         rollouts = [self._sample(step, i, state, prompt) for i, prompt in enumerate(prompts)]

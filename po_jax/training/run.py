@@ -1,13 +1,12 @@
 """What feeds and evaluations are told of the run that they serve."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, Protocol
 
 from jaxtyping import PRNGKeyArray
-import numpy as np
 
 from po_jax.metrics import Metrics
 from po_jax.partitioning import Partitioner
@@ -15,8 +14,6 @@ from po_jax.t5.language_model import T5LM
 from po_jax.training.clock import StageClock
 from po_jax.training.state import TrainState
 from po_jax.types import Params
-
-Examples = Iterator[Mapping[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)

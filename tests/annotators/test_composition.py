@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from po_jax.annotators.composition import Template, compose, text_template
+from po_jax.annotators.composition import Template, compose, reward_template
 
 
 def test_composing_is_list_concatenation_without_padding_and_eos():
@@ -38,7 +38,7 @@ def test_words_make_a_template():
         def decode(self, ids):
             raise NotImplementedError
 
-    template = text_template(Lengths(), ("a bb", "ccc"), ("first", "second"))
+    template = reward_template(Lengths(), ("a bb", "ccc"), ("first", "second"))
     assert template.pieces == ((11, 12), (13,))
     assert template.answers == (15, 16)
 

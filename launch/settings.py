@@ -1,0 +1,60 @@
+"""What gin files build of seqio tasks: batches, vocabularies and lengths."""
+
+from collections.abc import Mapping
+import importlib
+
+import jax
+import seqio
+
+from po_jax.training import seqio_feed
+from po_jax.training.corpus import BatchStream
+from po_jax.training.layouts import Layout
+
+
+def batches(
+    task: str,
+    split: str,
+    layout: Layout,
+    batch_size: int,
+    seed: int = 0,
+    module: str | None = None,
+) -> BatchStream:
+    """This process's batches of a split of a task.
+
+    Args:
+      task: name of a seqio task or mixture.
+      split: of the task.
+      layout: which arrays a batch has.
+      batch_size: of the global batch.
+      seed: of the order.
+      module: imported first, because it registers the task; None if it is registered already.
+
+    Raises:
+      ValueError: what `seqio_feed.stream` raises.
+    """
+    _import(module)
+    return seqio_feed.stream(
+        task,
+        split,
+        layout,
+        batch_size,
+        seed=seed,
+        shard_index=jax.process_index(),
+        num_shards=jax.process_count(),
+    )
+
+
+def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:
+    """The vocabulary of a task's inputs."""
+    _import(module)
+    return seqio.get_mixture_or_task(task).output_features["inputs"].vocabulary
+
+
+def completion_length(lengths: Mapping[str, int]) -> int:
+    """Tokens a completion may have, from T5X's TASK_FEATURE_LENGTHS."""
+    return lengths["targets"]
+
+
+def _import(module: str | None) -> None:
+    if module is not None:
+        importlib.import_module(module)
