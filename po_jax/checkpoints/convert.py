@@ -123,6 +123,8 @@ def plan(
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
     if dtype is not None:
         parameters = {name: lazy.cast(leaf, dtype) for name, leaf in parameters.items()}
+    if keep_slots and not checkpoint.slots:
+        raise ValueError(f"{where}: expected Adafactor's slots to keep, got a checkpoint without.")
     if vocabulary is None and tokenizer.present(described.path):
         vocabulary = str(described.path)
     conversion = Conversion(

@@ -46,7 +46,7 @@ class Leaf:
 Leaves = Mapping[str, Leaf]  # By their path in the tree, joined with "/".
 
 
-def from_array(value: np.ndarray | jax.Array, where: str) -> Leaf:
+def from_array(value: np.ndarray | np.generic | jax.Array, where: str) -> Leaf:
     """A leaf over an array in memory."""
     return Leaf(value.shape, np.dtype(value.dtype), where, lambda block: np.asarray(value[block]))
 

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from etils import epath
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,7 @@ class Checkpoint:
       path: of the checkpoint itself, where a directory of several was given.
       format: `hugging_face`, `t5x` (legacy) or `orbax` (T5X's newer one and po_jax's own).
       parameters: by T5X's names, of named or stacked layers.
-      slots: of the optimiser, by path; empty where the checkpoint has none.
+      slots: of Adafactor, "<path of the parameter>/v_row" and so on; empty where it has none.
       step: of training; 0 where the checkpoint does not say.
       config: the network, where the checkpoint describes it.
       family: Hugging Face's model type, where the checkpoint names it.
@@ -101,7 +100,7 @@ def _training_state(path: epath.Path, format: str, leaves: Leaves) -> Checkpoint
         path,
         format,
         parameters,
-        under("state/param_states/", "opt_state/"),
+        under("state/param_states/", "optimizer_state/param_states/"),
         step=0 if step is None else int(step.value()),
     )
 
@@ -110,7 +109,7 @@ def load(path: epath.PathLike, like: Params) -> Params:
     """The parameters of a checkpoint, in the tree, dtypes and shardings that are asked for.
 
     Leaf after leaf goes straight to its devices: beyond what ends there, the host holds one leaf
-    (one shard of a leaf, where the format permits).
+    (one shard of a leaf, where the format permits). Optimiser slots are left alone.
 
     Args:
       path: see `open_checkpoint`.
@@ -121,10 +120,38 @@ def load(path: epath.PathLike, like: Params) -> Params:
       ValueError: naming file and leaf, where the checkpoint is damaged or of another network.
     """
     checkpoint = open_checkpoint(path)
-    wanted = flax.traverse_util.flatten_dict(like, sep="/")
+    wanted, structure = _by_path(like)
     shapes = {name: leaf.shape for name, leaf in wanted.items()}
-    leaves = trees.fit(checkpoint.parameters, shapes, str(checkpoint.path))
-    return flax.traverse_util.unflatten_dict(place(leaves, wanted), sep="/")
+    placed = place(trees.fit(checkpoint.parameters, shapes, str(checkpoint.path)), wanted)
+    return structure.unflatten(placed[name] for name in wanted)
+
+
+def load_adafactor(path: epath.PathLike, like: Any) -> Any:
+    """The optimiser's state of a T5X or po_jax checkpoint that was trained with Adafactor.
+
+    Args:
+      path: see `open_checkpoint`.
+      like: an `AdafactorState` of the same network, in the same tree (stacked layers or not), of
+        arrays or shapes as in `load`.
+
+    Raises:
+      ValueError: naming a slot that is absent or of another shape.
+    """
+    checkpoint = open_checkpoint(path)
+    slots = {f"param_states/{name}": leaf for name, leaf in checkpoint.slots.items()}
+    step = lazy.from_array(np.int32(checkpoint.step), f"{checkpoint.path}: step")
+    leaves = {"step": step, **slots}
+    wanted, structure = _by_path(like)
+    shapes = {name: leaf.shape for name, leaf in wanted.items()}
+    trees.require_shapes(leaves, shapes, str(checkpoint.path))
+    placed = place(leaves, wanted)
+    return structure.unflatten(placed[name] for name in wanted)
+
+
+def _by_path(tree: Any) -> tuple[dict[str, Any], Any]:
+    keyed, structure = jax.tree_util.tree_flatten_with_path(tree)
+    paths = [jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in keyed]
+    return dict(zip(paths, (leaf for _, leaf in keyed), strict=True)), structure
 
 
 def place(leaves: Leaves, like: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -38,12 +38,17 @@ def fit(leaves: Leaves, shapes: Shapes, where: str) -> Leaves:
         leaves = _per_layer_bias(leaves) if per_layer or scanned(shapes) else _shared_bias(leaves)
         if scanned(shapes):
             leaves = _stacked_layers(leaves, shapes)
+    require_shapes(leaves, shapes, where)
+    return leaves
+
+
+def require_shapes(leaves: Leaves, shapes: Shapes, where: str) -> None:
+    """Checks that these leaves, no more and no fewer, have these shapes; see `fit`."""
     missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
     if missing or extra:
         raise ValueError(
-            f"{where}: expected the {len(shapes)} parameters of the network, got "
-            f"{len(leaves)}: {len(missing)} missing {missing[:3]}, {len(extra)} unknown "
-            f"{extra[:3]}."
+            f"{where}: expected the {len(shapes)} arrays of the network, got {len(leaves)}: "
+            f"{len(missing)} missing {missing[:3]}, {len(extra)} unknown {extra[:3]}."
         )
     for name, shape in shapes.items():
         if leaves[name].shape != tuple(shape):
@@ -51,7 +56,6 @@ def fit(leaves: Leaves, shapes: Shapes, where: str) -> Leaves:
                 f"{leaves[name].where}: expected shape {tuple(shape)} for {name}, got "
                 f"{leaves[name].shape}."
             )
-    return leaves
 
 
 def scanned(names: Iterable[str]) -> bool:

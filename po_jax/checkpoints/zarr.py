@@ -3,7 +3,6 @@
 from typing import Any
 
 from etils import epath
-import jax
 import numpy as np
 import tensorstore
 
@@ -52,29 +51,21 @@ def _result(future: tensorstore.Future, where: str) -> Any:
 
 
 def write_leaf(leaf: Leaf, directory: epath.Path) -> dict[str, Any]:
-    """Writes a leaf as a zarr array, chunk row by chunk row; returns its zarr metadata."""
-    chunks = _chunk_shape(leaf)
+    """Writes a leaf of rank 1 or more as a zarr array; returns its metadata."""
     metadata = {
         "shape": list(leaf.shape),
-        "chunks": list(chunks),
+        "chunks": list(_chunk_shape(leaf)),
         "compressor": {"id": "gzip", "level": 1},
-        "dtype": _zarr_dtype(leaf.dtype),
     }
-    spec = {"driver": "zarr", "kvstore": kvstore(directory), "metadata": metadata}
+    spec = {
+        "driver": "zarr",
+        "dtype": leaf.dtype.name,
+        "kvstore": kvstore(directory),
+        "metadata": metadata,
+    }
     array = tensorstore.open(spec, create=True, open=False).result()
-    step = max(chunks[0], 1) if leaf.shape else None
-    if step is None:
-        array.write(leaf.value()).result()
-    else:
-        for start in range(0, leaf.shape[0], step):
-            rows = slice(start, min(start + step, leaf.shape[0]))
-            block = (rows, *(slice(0, n) for n in leaf.shape[1:]))
-            array[block].write(leaf.read(block)).result()
+    array.write(leaf.value()).result()
     return metadata
-
-
-def _zarr_dtype(dtype: np.dtype) -> str:
-    return "bfloat16" if dtype == jax.numpy.bfloat16 else dtype.str
 
 
 def _chunk_shape(leaf: Leaf) -> tuple[int, ...]:
