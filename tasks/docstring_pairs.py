@@ -94,13 +94,13 @@ def source_files(packages: Sequence[str]) -> dict[str, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def extract(files: dict[str, pathlib.Path], workers: int = 2) -> dict[str, list[Pair]]:
+def extract(files: dict[str, pathlib.Path]) -> dict[str, list[Pair]]:
     """All pairs of the files by split, deduplicated, in the order of the module names.
 
     It forks: call it where no thread runs (`load` does, in a new process).
     """
     context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(mp_context=context) as pool:
         by_module = pool.map(pairs_of_file, files.keys(), files.values(), chunksize=64)
         pairs = _distinct(pair for pairs in by_module for pair in pairs)
     splits = {split: [] for split in SPLITS}

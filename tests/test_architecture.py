@@ -22,8 +22,8 @@ LAYERS = (
     "annotators",
     "models",
     "checkpoints",
-    "evaluation",
     "training",
+    "evaluation",
     "game",
 )
 
@@ -36,7 +36,7 @@ EXTRAS = {
     "metrics.py": {"clu"},
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
-    "training/feeds_seqio.py": {"seqio", "tensorflow"},
+    "training/seqio_feed.py": {"seqio"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
 OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}

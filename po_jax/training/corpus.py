@@ -1,0 +1,176 @@
+"""A tokenised data set in memory, and its batches as a function of the step.
+
+The batch of step n depends on the data, the seed and n alone, so a run that is resumed at n sees
+bit for bit what it would have seen uninterrupted, and no state needs saving. Every host computes
+the same order and takes its own rows of the global batch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int, Int32
+import numpy as np
+
+from po_jax.training.data_order import DataOrder
+
+
+class Ragged:
+    """Token sequences of different lengths, stored end to end."""
+
+    def __init__(self, values: Int[np.ndarray, "tokens"], lengths: Int[np.ndarray, "sequences"]):
+        self.values = values.astype(np.int32)
+        self.lengths = lengths.astype(np.int64)
+        self._starts = np.cumsum(self.lengths) - self.lengths
+
+    def padded(
+        self, rows: Int[np.ndarray, "batch"], length: int
+    ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:
+        """The rows, cut to `length` or filled with zeros, and a mask of their tokens."""
+        positions = np.arange(length)
+        mask = positions < self.lengths[rows, None]
+        indices = np.where(mask, self._starts[rows, None] + positions, 0)
+        return np.where(mask, self.values[indices], np.int32(0)), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The examples of one split of one or several tasks, those of a task side by side.
+
+    Attributes:
+      tokens: feature name -> token sequences, EOS included.
+      texts: feature name -> text, or list of texts, of every example; for annotators and logs.
+      preference: [examples] P(completion_1 > completion_2), of comparisons.
+      sizes: number of examples of each task.
+      rates: how often each task is drawn from, relative to the others.
+    """
+
+    tokens: Mapping[str, Ragged]
+    texts: Mapping[str, Sequence[Any]]
+    sizes: Sequence[int]
+    rates: Sequence[float]
+    preference: Float[np.ndarray, "examples"] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Corpus"]) -> "Corpus":
+        """The corpora one after the other, with the texts that all of them have."""
+        tokens = {}
+        for name in parts[0].tokens:
+            columns = [part.tokens[name] for part in parts]
+            values, lengths = ([getattr(c, a) for c in columns] for a in ("values", "lengths"))
+            tokens[name] = Ragged(np.concatenate(values), np.concatenate(lengths))
+        texts = {
+            name: [text for part in parts for text in part.texts[name]]
+            for name in parts[0].texts
+            if all(name in part.texts for part in parts)
+        }
+        preferences = [part.preference for part in parts if part.preference is not None]
+        return cls(
+            tokens,
+            texts,
+            [size for part in parts for size in part.sizes],
+            [rate for part in parts for rate in part.rates],
+            np.concatenate(preferences) if len(preferences) == len(parts) else None,
+        )
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def cut(self, features: Mapping[str, int]) -> dict[str, int]:
+        """How many sequences of each feature are longer than the length given for it."""
+        return {name: int((self.tokens[name].lengths > n).sum()) for name, n in features.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One host's part of a batch.
+
+    Attributes:
+      arrays: what goes to the device.
+      texts: what stays on the host, feature name -> one value a row.
+      valid: false on rows that only fill the last batch of a pass.
+    """
+
+    arrays: dict[str, np.ndarray]
+    texts: dict[str, list[Any]]
+    valid: Bool[np.ndarray, "batch"]
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """Makes the arrays of a batch; see `po_jax.training.layouts`.
+
+    Attributes:
+      features: the token features that it takes, and the length to which each is cut or filled.
+    """
+
+    features: Mapping[str, int]
+
+    def __call__(
+        self, corpus: Corpus, rows: Int[np.ndarray, "batch"], flips: Bool[np.ndarray, "batch"]
+    ) -> dict[str, np.ndarray]:
+        """The arrays of these rows; `flips` is a random bit a row."""
+
+
+class BatchStream:
+    """Batches of a corpus by step.
+
+    Args:
+      corpus: the examples.
+      layout: makes the arrays.
+      batch_size: rows of the global batch, over all hosts.
+      seed: of the order; not negative.
+      shard_index: which of `num_shards` equal parts of every batch is this host's.
+      num_shards: hosts that share a batch.
+
+    Raises:
+      ValueError: the hosts cannot divide the batch, or there is no such shard.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        layout: Layout,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shard_index: int = 0,
+        num_shards: int = 1,
+    ):
+        if batch_size < 1 or batch_size % num_shards:
+            raise ValueError(
+                f"expected a batch size that {num_shards} hosts can divide, got {batch_size}"
+            )
+        if not 0 <= shard_index < num_shards:
+            raise ValueError(f"expected a shard_index in [0, {num_shards}), got {shard_index}")
+        self.corpus = corpus
+        self._layout = layout
+        self._order = DataOrder(corpus.sizes, corpus.rates, seed)
+        self._global = batch_size
+        self._local = batch_size // num_shards
+        self._offset = shard_index * self._local
+
+    def batch(self, step: int) -> Batch:
+        """The batch of training step `step`, 0 or more."""
+        rows, flips = self._order.take(step * self._global + self._offset, self._local)
+        return self._make(rows, flips, np.ones(self._local, bool))
+
+    def examples(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays of `start_step` and of all later steps: what a feed takes."""
+        step = start_step
+        while True:
+            yield self.batch(step).arrays
+            step += 1
+
+    def one_pass(self) -> Iterator[Batch]:
+        """Every example once, in the order of the data; row 0 fills up the last batch."""
+        _, flips = self._order.epoch(0)
+        for start in range(self._offset, self._offset + len(self.corpus), self._global):
+            rows = np.arange(start, start + self._local)
+            valid = rows < len(self.corpus)
+            rows = np.where(valid, rows, 0)
+            yield self._make(rows, flips[rows], valid)
+
+    def _make(self, rows: np.ndarray, flips: np.ndarray, valid: np.ndarray) -> Batch:
+        texts = {name: [column[row] for row in rows] for name, column in self.corpus.texts.items()}
+        return Batch(self._layout(self.corpus, rows, flips), texts, valid)

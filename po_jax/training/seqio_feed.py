@@ -1,0 +1,150 @@
+"""Batches of a seqio task or mixture; the only part of po_jax that imports seqio.
+
+A split is read and tokenised once and kept in memory; `BatchStream` then serves it by step. The
+features are those of `tasks.registration`; `inputs` and `targets` are T5's, so that tasks written
+for T5X do for prompts and for supervised training. Their preprocessing must not be random.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+import seqio
+
+from po_jax.training.corpus import BatchStream, Corpus, Layout, Ragged
+
+logger = logging.getLogger(__name__)
+
+_PREFERENCE = "preference"
+_COMPLETIONS = ("targets", "completion_1", "completion_2")
+_READ_AT_ONCE = 512  # examples; one by one, TensorFlow takes three times as long
+
+
+def stream(
+    task: str,
+    split: str,
+    layout: Layout,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    vocabulary: seqio.Vocabulary | None = None,
+    shard_index: int = 0,
+    num_shards: int = 1,
+) -> BatchStream:
+    """Batches of one split; what does not fit in the layout's lengths is cut, counted and logged.
+
+    Args:
+      task: name of a registered task or mixture.
+      split: name of the split.
+      layout: which features become which arrays, and their lengths.
+      batch_size: rows of the global batch, over all hosts.
+      seed: of the order and of the places of the completions; not negative.
+      vocabulary: used in place of the task's own.
+      shard_index: which of `num_shards` equal parts of every batch is this host's.
+      num_shards: hosts that share a batch.
+
+    Raises:
+      ValueError: as `read` does, and if the hosts cannot divide the batch.
+    """
+    corpus = read(task, split, layout, vocabulary)
+    for name, count in corpus.cut(layout.features).items():
+        if count:
+            consequence = "they are cut" + (" and lose their EOS" if name in _COMPLETIONS else "")
+            logger.warning(
+                "%s, %s: %d of %d %s are longer than %d tokens; %s",
+                *(task, split, count, len(corpus), name, layout.features[name], consequence),
+            )
+    return BatchStream(
+        corpus, layout, batch_size, seed=seed, shard_index=shard_index, num_shards=num_shards
+    )
+
+
+def read(
+    task: str, split: str, layout: Layout, vocabulary: seqio.Vocabulary | None = None
+) -> Corpus:
+    """Reads and tokenises a split of a task, or of all tasks of a mixture.
+
+    Raises:
+      ValueError: unknown task or split, a feature that the layout needs is missing, an empty split,
+        an empty completion, or a preference outside [0, 1].
+    """
+    provider = seqio.get_mixture_or_task(task)
+    is_mixture = isinstance(provider, seqio.Mixture)
+    parts = []
+    for subtask in seqio.get_subtasks(provider):
+        rate = provider.get_rate(subtask) if is_mixture else 1.0
+        parts.append(_read_task(subtask, split, layout.features, vocabulary, rate))
+    return parts[0] if len(parts) == 1 else Corpus.joined(parts)
+
+
+def _read_task(
+    task: seqio.Task,
+    split: str,
+    features: Mapping[str, int],
+    vocabulary: seqio.Vocabulary | None,
+    rate: float,
+) -> Corpus:
+    if split not in task.splits:
+        raise ValueError(f"expected a split of {task.name} in {list(task.splits)}, got {split!r}")
+    if missing := set(features) - set(task.output_features):
+        raise ValueError(
+            f"expected {task.name} with {sorted(missing)}, got only {list(task.output_features)}"
+        )
+    if vocabulary is not None:
+        task = _with_vocabulary(task, features, vocabulary)
+    examples = task.get_dataset(sequence_length=None, split=split, shuffle=False)
+    batches = list(examples.ragged_batch(_READ_AT_ONCE))
+    where = f"{task.name}, {split}"
+    if not batches:
+        raise ValueError(f"{where}: expected examples, got none")
+    tokens = {name: _ragged([batch[name] for batch in batches]) for name in features}
+    texts = {}
+    for name, value in batches[0].items():
+        if value.dtype == "string":
+            column = [text for batch in batches for text in _texts(batch[name])]
+            texts[name.removesuffix("_pretokenized")] = column
+    preference = None
+    if _PREFERENCE in task.output_features:
+        preference = np.concatenate([batch[_PREFERENCE].numpy() for batch in batches])
+    _check(tokens, preference, where)
+    return Corpus(tokens, texts, [len(tokens["inputs"].lengths)], [rate], preference)
+
+
+def _with_vocabulary(
+    task: seqio.Task, names: Iterable[str], vocabulary: seqio.Vocabulary
+) -> seqio.Task:
+    features = dict(task.output_features)
+    for name in names:
+        features[name] = dataclasses.replace(features[name], vocabulary=vocabulary)
+    return task.replace(output_features=features)
+
+
+def _ragged(batches: list[Any]) -> Ragged:
+    """Of TensorFlow's ragged tensors, or of plain ones where all sequences are equally long."""
+    if hasattr(batches[0], "row_lengths"):
+        lengths = np.concatenate([batch.row_lengths().numpy() for batch in batches])
+        return Ragged(np.concatenate([batch.flat_values.numpy() for batch in batches]), lengths)
+    rows = np.concatenate([batch.numpy() for batch in batches])
+    return Ragged(rows.reshape(-1), np.full(len(rows), rows.shape[1]))
+
+
+def _texts(batch: Any) -> Iterable[str | list[str]]:
+    """The text, or list of texts, of each row of a tensor of strings."""
+    rows = batch.to_list() if hasattr(batch, "to_list") else batch.numpy().tolist()
+    for row in rows:
+        yield [text.decode() for text in row] if isinstance(row, list) else row.decode()
+
+
+def _check(tokens: Mapping[str, Ragged], preference: np.ndarray | None, where: str) -> None:
+    for name in set(tokens) & set(_COMPLETIONS):
+        empty = np.flatnonzero(tokens[name].lengths < 2)  # EOS alone
+        if len(empty):
+            raise ValueError(f"{where}: {name} is empty in example {empty[0] + 1}")
+    if preference is None:
+        return
+    wrong = np.flatnonzero(~((preference >= 0) & (preference <= 1)))  # NaN as well
+    if len(wrong):
+        found = f"{preference[wrong[0]]} in example {wrong[0] + 1}"
+        raise ValueError(f"{where}: expected preferences in [0, 1], got {found}")

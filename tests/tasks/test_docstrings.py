@@ -1,0 +1,49 @@
+"""The three tasks on docstrings, with two pairs in place of twenty thousand."""
+
+import json
+
+import pytest
+import seqio
+
+from tasks import docstring_pairs, docstrings
+
+PAIRS = {
+    "train": [docstring_pairs.Pair("a", "a.f", "Each row counts\nonce.", "Adds up the rows.")],
+    "validation": [docstring_pairs.Pair("b", "b.g", "Empty rows too.", "Counts the rows.")],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(docstrings.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(docstring_pairs, "load", lambda folder: PAIRS)
+    return tmp_path
+
+
+def only_example(task: str, split: str) -> dict:
+    (example,) = seqio.get_mixture_or_task(task).get_dataset(None, split, shuffle=False)
+    return {name: value.numpy() for name, value in example.items()}
+
+
+def text(ids) -> str:
+    assert ids[-1] == 1 and ids[0] > 2
+    return docstrings.vocabularies.docstrings().decode([int(i) for i in ids])
+
+
+def test_document_and_summary():
+    example = only_example("docstrings_sft", "train")
+    assert text(example["inputs"]) == "Each row counts once."
+    assert text(example["targets"]) == "Adds up the rows."
+    example = only_example("docstrings_prompts", "validation")
+    assert text(example["inputs"]) == "Empty rows too."
+    assert example["references"].tolist() == [b"Counts the rows."]
+
+
+def test_comparisons_are_read_from_the_folder(cache):
+    with pytest.raises(ValueError, match="no file at .*comparisons.train.jsonl"):
+        only_example("docstrings_comparisons", "train")
+    line = {"prompt": "Empty rows too.", "chosen": "Rows.", "rejected": "Row", "preference": 0.8}
+    (cache / "comparisons.train.jsonl").write_text(json.dumps(line))
+    example = only_example("docstrings_comparisons", "train")
+    assert (text(example["completion_1"]), text(example["completion_2"])) == ("Rows.", "Row")
+    assert example["preference"] == pytest.approx(0.8)

@@ -1,0 +1,133 @@
+"""Batches of a hand-written corpus, by layout, by host and in one pass."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from po_jax.training.corpus import BatchStream, Corpus, Ragged
+from po_jax.training.layouts import Comparisons, Prompts, Supervised
+
+LENGTHS = {"inputs": 4, "targets": 3}
+
+
+def ragged(*rows: list[int]) -> Ragged:
+    return Ragged(np.concatenate(rows), np.array([len(row) for row in rows]))
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    """Seven examples; example i has prompts of i + 10 and completions of i + 20 and i + 30."""
+    inputs = [[i + 10] * (i % 3 + 1) + [1] for i in range(6)] + [[16] * 7 + [1]]
+    first = [[i + 20] * (i % 2 + 1) + [1] for i in range(6)] + [[26] * 5 + [1]]
+    second = [[i + 30, 1] for i in range(7)]
+    return Corpus(
+        tokens={
+            "inputs": ragged(*inputs),
+            "targets": ragged(*first),
+            "completion_1": ragged(*first),
+            "completion_2": ragged(*second),
+        },
+        texts={"inputs": [f"prompt {i}" for i in range(7)]},
+        sizes=[7],
+        rates=[1.0],
+        preference=np.linspace(0.4, 1.0, 7, dtype=np.float32),
+    )
+
+
+def test_padded_rows_and_what_is_cut(corpus):
+    ids, mask = corpus.tokens["inputs"].padded(np.array([6, 0, 2]), 5)
+    assert ids.tolist() == [[16] * 5, [10, 1, 0, 0, 0], [12, 12, 12, 1, 0]]
+    assert mask.sum(axis=1).tolist() == [5, 2, 4]
+    assert corpus.cut({"inputs": 4, "targets": 3}) == {"inputs": 1, "targets": 1}
+    assert corpus.cut({"inputs": 8, "completion_2": 1}) == {"inputs": 0, "completion_2": 7}
+
+
+def test_supervised_arrays_shift_the_decoders_input(corpus):
+    arrays = Supervised(LENGTHS)(corpus, np.array([1, 6]), np.array([True, False]))
+    assert arrays["encoder_input_tokens"].tolist() == [[11, 11, 1, 0], [16, 16, 16, 16]]
+    assert arrays["decoder_target_tokens"].tolist() == [[21, 21, 1], [26, 26, 26]]
+    assert arrays["decoder_input_tokens"].tolist() == [[0, 21, 21], [0, 26, 26]]
+    assert arrays["decoder_loss_weights"].tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_comparisons_change_places_together_with_their_label(corpus):
+    arrays = Comparisons(LENGTHS)(corpus, np.array([0, 0, 6]), np.array([False, True, True]))
+    assert arrays["prompt"].tolist() == [[10, 1, 0, 0], [10, 1, 0, 0], [16, 16, 16, 16]]
+    assert arrays["completion"].tolist() == [
+        [[20, 1, 0], [30, 1, 0]],
+        [[30, 1, 0], [20, 1, 0]],
+        [[36, 1, 0], [26, 26, 26]],  # cut: without its EOS
+    ]
+    np.testing.assert_array_equal(arrays["mask"], arrays["completion"] > 0)
+    np.testing.assert_allclose(arrays["preference"], [0.4, 0.6, 0.0], atol=1e-7)
+    assert arrays["preference"].dtype == np.float32
+
+
+def test_a_stream_that_starts_late_yields_the_same_batches(corpus):
+    batches = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4).examples()
+    later = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4).examples(start_step=5)
+    for expected, found in zip(itertools.islice(batches, 5, 12), later, strict=False):
+        assert expected.keys() == found.keys()
+        for name in expected:
+            np.testing.assert_array_equal(expected[name], found[name])
+
+
+def test_texts_belong_to_their_rows(corpus):
+    for step in range(5):
+        batch = BatchStream(corpus, Prompts(LENGTHS), 2, seed=4).batch(step)
+        ids = [int(text.split()[1]) + 10 for text in batch.texts["inputs"]]
+        assert batch.arrays["prompt"][:, 0].tolist() == ids
+        assert batch.valid.all()
+
+
+def test_hosts_share_a_batch(corpus):
+    whole = BatchStream(corpus, Prompts(LENGTHS), 6, seed=1)
+    parts = [
+        BatchStream(corpus, Prompts(LENGTHS), 6, seed=1, shard_index=i, num_shards=3)
+        for i in range(3)
+    ]
+    for step in range(4):
+        joined = np.concatenate([part.batch(step).arrays["prompt"] for part in parts])
+        np.testing.assert_array_equal(joined, whole.batch(step).arrays["prompt"])
+
+
+@pytest.mark.parametrize(("batch_size", "num_shards"), [(3, 1), (4, 2), (7, 1), (12, 3)])
+def test_one_pass_holds_every_example_once_on_some_host(corpus, batch_size, num_shards):
+    seen, counts = [], set()
+    for i in range(num_shards):
+        stream = BatchStream(
+            corpus, Prompts(LENGTHS), batch_size, shard_index=i, num_shards=num_shards
+        )
+        batches = list(stream.one_pass())
+        counts.add(len(batches))
+        for batch in batches:
+            assert batch.arrays["prompt"].shape == (batch_size // num_shards, 4)
+            seen += batch.arrays["prompt"][batch.valid, 0].tolist()
+    assert sorted(seen) == list(range(10, 17))
+    assert len(counts) == 1  # or hosts would wait for each other
+
+
+def test_joined_corpora_keep_what_all_have(corpus):
+    other = Corpus(
+        tokens={name: ragged([99, 1], [98, 97, 1]) for name in corpus.tokens},
+        texts={"inputs": ["x", "y"], "title": ["u", "v"]},
+        sizes=[2],
+        rates=[2.5],
+        preference=np.array([0.0, 0.5], np.float32),
+    )
+    joined = Corpus.joined([corpus, other])
+    assert len(joined) == 9 and joined.sizes == [7, 2] and joined.rates == [1.0, 2.5]
+    ids, _ = joined.tokens["inputs"].padded(np.array([8, 1]), 4)
+    assert ids.tolist() == [[98, 97, 1, 0], [11, 11, 1, 0]]
+    assert list(joined.texts) == ["inputs"] and joined.texts["inputs"][7:] == ["x", "y"]
+    assert joined.preference[7:].tolist() == [0.0, 0.5]
+
+
+def test_impossible_requests_are_refused(corpus):
+    with pytest.raises(ValueError, match="that 2 hosts can divide, got 3"):
+        BatchStream(corpus, Prompts(LENGTHS), 3, num_shards=2)
+    with pytest.raises(ValueError, match=r"shard_index in \[0, 2\), got 2"):
+        BatchStream(corpus, Prompts(LENGTHS), 4, shard_index=2, num_shards=2)
+    with pytest.raises(ValueError, match="a length of 'targets'"):
+        Supervised({"inputs": 4})
