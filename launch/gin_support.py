@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import gin
+
 from launch import GIN_FOLDER
 
 # Gin has two ways to say that a name is unknown.

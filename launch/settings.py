@@ -7,8 +7,7 @@ import jax
 import seqio
 
 from po_jax.training import seqio_feed
-from po_jax.training.corpus import BatchStream
-from po_jax.training.layouts import Layout
+from po_jax.training.corpus import BatchStream, Layout
 
 
 def batches(
@@ -48,6 +47,11 @@ def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:
     """The vocabulary of a task's inputs."""
     _import(module)
     return seqio.get_mixture_or_task(task).output_features["inputs"].vocabulary
+
+
+def prompt_length(lengths: Mapping[str, int]) -> int:
+    """Tokens a prompt may have, from T5X's TASK_FEATURE_LENGTHS."""
+    return lengths["inputs"]
 
 
 def completion_length(lengths: Mapping[str, int]) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import sys
 
 import gin
+
 from launch import gin_support
 from po_jax.annotators.judgement import AnnotatorError
 from po_jax.checkpoints.manager import CheckpointError

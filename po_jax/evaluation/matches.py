@@ -1,7 +1,8 @@
 """Every policy against every other: who wins, on the same prompts, judged in both orders."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import Any
 
 from jaxtyping import Float, Int
 import numpy as np
@@ -19,6 +20,7 @@ def judge_matches(
     prompt: Int[np.ndarray, "prompts prompt_length"],
     samples: Mapping[str, Samples],
     batch_size: int,
+    place: Callable[[Any], Any] = lambda arrays: arrays,
 ) -> Matches:
     """Asks about every pair of policies, once in each order.
 
@@ -27,6 +29,7 @@ def judge_matches(
       prompt: token ids of the held-out prompts.
       samples: what each policy answered to them.
       batch_size: rows a question; all the questions of a pair are begun before an answer is due.
+      place: puts the arrays of a question where the annotator works; on the host by default.
 
     Raises:
       ValueError: if there are fewer than two policies, or one did not answer every prompt once.
@@ -39,11 +42,15 @@ def judge_matches(
                 f"judge_matches: expected {len(prompt)} completions of {name!r}, one a prompt, "
                 f"got {len(sample.completion)}"
             )
+
+    def judge(first: Samples, second: Samples) -> Float[np.ndarray, " prompts"]:
+        return _judge(annotator, prompt, first, second, batch_size, place)
+
     return {
         (a, b): np.stack(
             [
-                _judge(annotator, prompt, samples[a], samples[b], batch_size),
-                1.0 - _judge(annotator, prompt, samples[b], samples[a], batch_size),
+                judge(samples[a], samples[b]),
+                1.0 - judge(samples[b], samples[a]),
             ],
             axis=1,
         )
@@ -51,9 +58,7 @@ def judge_matches(
     }
 
 
-def _judge(
-    annotator: Annotator, prompt: np.ndarray, first: Samples, second: Samples, batch_size: int
-) -> Float[np.ndarray, " prompts"]:
+def _judge(annotator, prompt, first, second, batch_size, place) -> Float[np.ndarray, " prompts"]:
     """P(first > second) on each prompt."""
     completion = np.stack([first.completion, second.completion], axis=1)
     mask = np.stack([first.mask, second.mask], axis=1)
@@ -61,7 +66,7 @@ def _judge(
     pending = []
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size) % count  # the last batch is filled up
-        pending.append(annotator.begin(prompt[rows], completion[rows], mask[rows]))
+        pending.append(annotator.begin(*place((prompt[rows], completion[rows], mask[rows]))))
     answers = [np.asarray(finish().preference, np.float64) for finish in pending]
     return np.concatenate(answers)[:count]
 

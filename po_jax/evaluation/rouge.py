@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from po_jax.evaluation.intervals import Mean, mean_interval
 
@@ -24,6 +23,8 @@ def rouge(completions: Sequence[str], references: Sequence[Sequence[str]]) -> di
         raise ValueError(
             f"rouge: expected references for {len(completions)} completions, got {len(references)}"
         )
+    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
+
     scorer = RougeScorer(list(MEASURES))
     scores = [
         scorer.score_multi(list(targets), text)

@@ -1,17 +1,18 @@
 """What one policy answers to every held-out prompt, and plain facts about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 import numpy as np
 
+from po_jax.annotators.judgement import Vocabulary
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
-from po_jax.types import Params
+from po_jax.types import Params, Rollout
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,46 @@ class Samples:
         return ((self.completion == eos_id) & self.mask).any(axis=1)
 
 
+def draw(
+    model: T5LM,
+    strategy: Strategy,
+    policy: Params,
+    reference: Params | None,
+    prompt: Int[np.ndarray, "prompts prompt_length"],
+    beta: Sequence[float],
+    key: PRNGKeyArray,
+    *,
+    batch_size: int,
+    partitioner: Partitioner,
+) -> Rollout:
+    """`sampling.sample` over any number of prompts; what it returns is on the host.
+
+    Args:
+      model: the language model of policy and reference.
+      strategy: how tokens are drawn.
+      policy: parameters of pi.
+      reference: parameters of mu, for log mu of what was drawn; None leaves it unknown.
+      prompt: token ids, 0 is padding.
+      beta: weight of the reference in the mixture that each of a prompt's completions is from.
+      key: randomness of all prompts.
+      batch_size: prompts at a time; the last batch is filled up, so that one program is compiled.
+      partitioner: where batches go.
+
+    Raises:
+      ValueError: if the mesh cannot share out a batch.
+    """
+    count = len(prompt)
+    weights = np.broadcast_to(np.float32(beta), (batch_size, len(beta)))
+    pending = []
+    with partitioner.activate():
+        for index, start in enumerate(range(0, count, batch_size)):
+            rows = np.arange(start, start + batch_size) % count
+            batch, betas = partitioner.distribute((prompt[rows], weights))
+            own_key = jax.random.fold_in(key, index)
+            pending.append(sample(model, strategy, policy, reference, batch, betas, own_key))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(pending))
+
+
 def draw_samples(
     model: T5LM,
     strategy: Strategy,
@@ -49,49 +90,31 @@ def draw_samples(
     prompt: Int[np.ndarray, "prompts prompt_length"],
     key: PRNGKeyArray,
     *,
-    decode: Callable[[Sequence[int]], str],
+    vocabulary: Vocabulary,
     batch_size: int,
     partitioner: Partitioner,
 ) -> Samples:
-    """Draws one completion a prompt.
+    """One completion a prompt from the policy alone; arguments as of `draw`.
 
-    Args:
-      model: the language model of policy and reference.
-      strategy: how tokens are drawn.
-      policy: parameters of pi.
-      reference: parameters of mu, for log mu of what pi wrote; None leaves it unknown.
-      prompt: token ids, 0 is padding.
-      key: randomness of all prompts. Policies that meet must be given different keys.
-      decode: token ids, without padding and EOS, to text.
-      batch_size: prompts at a time; the last batch is filled up, so that one program is compiled.
-      partitioner: where batches go.
-
-    Raises:
-      ValueError: if the mesh cannot share out a batch.
+    Policies that meet must be given different keys, or their completions are not independent.
     """
-    count = len(prompt)
-    beta = partitioner.distribute(np.zeros((batch_size, 1), np.float32))
-    pending = []
-    for index, start in enumerate(range(0, count, batch_size)):
-        rows = np.arange(start, start + batch_size) % count
-        own_key = jax.random.fold_in(key, index)
-        with partitioner.activate():
-            pending.append(
-                sample(
-                    model, strategy, policy, reference,
-                    partitioner.distribute(prompt[rows]), beta, own_key,
-                )
-            )  # fmt: skip
-    rollout = jax.tree.map(
-        lambda *parts: np.concatenate(parts)[:count, 0], *(jax.device_get(x) for x in pending)
-    )
+    rollout = draw(
+        model, strategy, policy, reference, prompt, (0.0,), key,
+        batch_size=batch_size, partitioner=partitioner,
+    )  # fmt: skip
+    rollout = jax.tree.map(lambda x: x[:, 0], rollout)
     return Samples(
         completion=rollout.completion,
         mask=rollout.mask,
-        text=tuple(decode([int(t) for t in row if t > 1]) for row in rollout.completion),
+        text=tuple(to_text(vocabulary, tokens) for tokens in rollout.completion),
         policy_logprob=rollout.policy_logprob.sum(axis=1),
         reference_logprob=None if reference is None else rollout.reference_logprob.sum(axis=1),
     )
+
+
+def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
+    """Token ids as text, without padding and EOS."""
+    return vocabulary.decode([int(token) for token in tokens if token > 1])
 
 
 def sequence_kl(samples: Samples) -> Mean:

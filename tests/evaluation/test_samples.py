@@ -62,6 +62,16 @@ def params():
     return init(jax.random.key(1)), init(jax.random.key(2))
 
 
+class Numbers:
+    """A vocabulary whose words are the token ids."""
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
 def draw(policy, reference, batch_size=4):
     return draw_samples(
         MODEL,
@@ -70,7 +80,7 @@ def draw(policy, reference, batch_size=4):
         reference,
         PROMPT,
         jax.random.key(0),
-        decode=lambda tokens: " ".join(map(str, tokens)),
+        vocabulary=Numbers(),
         batch_size=batch_size,
         partitioner=make_partitioner(devices=jax.devices()[:2]),
     )

@@ -1,9 +1,9 @@
 """The command line: files found from anywhere, and mistakes answered with the right name."""
 
-import pytest
-
 import gin
 import jax.numpy as jnp
+import pytest
+
 from launch import gin_support
 from po_jax.losses import pairwise
 

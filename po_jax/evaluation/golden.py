@@ -1,0 +1,32 @@
+"""The golden judge of a task's prompts, which knows the author's own answer to each."""
+
+from po_jax.annotators.callable import CallableAnnotator
+from po_jax.annotators.golden import RougeJudge
+from po_jax.annotators.judgement import Vocabulary
+from po_jax.evaluation.samples import to_text
+from po_jax.training.corpus import BatchStream
+
+
+def golden_annotator(
+    prompts: BatchStream, vocabulary: Vocabulary, measure: str = "rougeL"
+) -> CallableAnnotator:
+    """Prefers the completion with the higher ROUGE against the first reference of its prompt.
+
+    Args:
+      prompts: of a task with references; every prompt that will be asked about.
+      vocabulary: of the policies.
+      measure: "rouge1", "rouge2" or "rougeL".
+
+    Raises:
+      ValueError: if a prompt has no reference.
+    """
+    known = {}
+    for batch in prompts.one_pass():
+        for tokens, references in zip(
+            batch.arrays["prompt"], batch.texts.get("references", ()), strict=True
+        ):
+            text = to_text(vocabulary, tokens)
+            if not references:
+                raise ValueError(f"golden_annotator: expected a reference for {text[:200]!r}")
+            known[text] = references[0]
+    return CallableAnnotator(RougeJudge(known, measure), vocabulary, threads=1)
