@@ -48,6 +48,7 @@ td small { color: var(--faint); white-space: nowrap; }
 .badge.won { background: #d1e5f0; color: #134b7c; }
 .badge.lost { background: #fddbc7; color: #8a1425; }
 pre { overflow-x: auto; font-size: .85rem; margin: .75rem 0 0; }
+h3 { font-size: .9rem; color: var(--faint); margin: 1rem 0 0; }
 summary { cursor: pointer; font-weight: 600; }
 @media (max-width: 760px) { .figures { grid-template-columns: 1fr; }
   .answers { grid-template-columns: 1fr; } .answers dt { margin-top: .5rem; } }
@@ -62,7 +63,6 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
       figures: SVG text by the name of the figure, as `plots.figures` names them.
       title: shown at the top, as plain text.
     """
-    config = json.dumps(report["config"], indent=2, default=str, ensure_ascii=False)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -86,8 +86,7 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 says whether the judge preferred the completion to that of {escape(report["reference"])}.</p>
 {"".join(_example(example, report) for example in report["examples"])}
 <h2>To repeat this</h2>
-<details class="card"><summary>Configuration</summary>
-<pre>{escape(config)}</pre></details>
+<details class="card"><summary>Configuration</summary>{_config(report["config"])}</details>
 </main>
 </body>
 </html>
@@ -160,6 +159,15 @@ def _example(example: Mapping[str, Any], report: Report) -> str:
     return f"""<div class="card example"><div class="prompt">{escape(example["prompt"])}</div>
 <dl class="answers">{"".join(answers)}</dl></div>
 """
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    """Texts, such as a gin file, as they are; other values as JSON."""
+    parts = []
+    for name, value in config.items():
+        shown = value if isinstance(value, str) else json.dumps(value, indent=2, default=str)
+        parts.append(f"<h3>{escape(name)}</h3><pre>{escape(shown)}</pre>")
+    return "".join(parts)
 
 
 def _badge(preference: float | None) -> str:

@@ -58,7 +58,7 @@ def report():
         kl={name: sequence_kl(sample) for name, sample in samples().items()},
         rouge={name: rouge(x.text, [["an answer"]] * PROMPTS) for name, x in samples().items()},
         examples=5,
-        config={"tau": 0.1},
+        config={"tau": 0.1, "gin": "A = 1\nB = 2\n"},
     )
 
 
@@ -77,7 +77,7 @@ def test_json_holds_every_figure(report, tmp_path):
     assert read["rouge"]["sft"]["rougeL"]["mean"] == 1.0
     assert read["length"]["sft"]["mean"] == 3.0
     assert read["eos_rate"] == {"sft": 1.0, "ipo_md": 1.0, "online_ipo": 1.0}
-    assert read["config"] == {"tau": 0.1}
+    assert read["config"] == {"tau": 0.1, "gin": "A = 1\nB = 2\n"}
 
 
 def test_examples_are_spaced_evenly_and_say_who_won(report):
@@ -132,7 +132,13 @@ def test_page_stands_alone_and_escapes_what_models_wrote(report):
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
     assert "http" not in text and "@import" not in text and "url(" not in text
     assert "<script>" not in text
-    for shown in (*TEXTS[::2], "a <script>better</script> answer", "sft & others", "80.0%"):
+    for shown in (
+        *TEXTS[::2],
+        "a <script>better</script> answer",
+        "sft & others",
+        "80.0%",
+        "A = 1\nB = 2\n",
+    ):
         assert shown in page.text
 
 
