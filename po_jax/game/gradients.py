@@ -15,7 +15,8 @@ from po_jax.game.equilibrium import Game, LogPolicy
 from po_jax.types import Params, PreferenceBatch
 
 Vector = Float[Array, " actions"]
-Policy = Callable[[Params], LogPolicy]  # parameters to the log-probability of every action
+Parameters = Array | Params
+Policy = Callable[[Parameters], LogPolicy]
 
 
 def all_pairs(game: Game) -> PreferenceBatch:
@@ -61,8 +62,8 @@ def expected_loss(algorithm: Algorithm, game: Game, log_policy: LogPolicy) -> Fl
 
 @partial(jax.jit, static_argnames=("algorithm", "policy"))
 def expected_gradient(
-    algorithm: Algorithm, game: Game, params: Params | Vector, policy: Policy = jax.nn.log_softmax
-) -> Params | Vector:
+    algorithm: Algorithm, game: Game, params: Parameters, policy: Policy = jax.nn.log_softmax
+) -> Parameters:
     """The gradient of the expected loss with respect to the parameters of a policy.
 
     Args:

@@ -1,0 +1,159 @@
+"""Gradients from the real sampler and the real T5, held against sums over all completions."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from po_jax.game.equilibrium import Game
+from po_jax.game.gradients import expected_loss
+from po_jax.game.language import Player, TableAnnotator
+from po_jax.logprobs import sequence_logprob
+from po_jax.sampling import Strategy, sample
+from po_jax.types import PreferenceBatch
+
+DIRECTIONS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Players that face one prompt each, with the games that judge them."""
+
+    players: list[Player]
+    games: list[Game]
+    policy: dict
+    reference: dict
+
+    @property
+    def prompts(self):
+        return jnp.stack([player.prompt for player in self.players])
+
+
+def random_directions(params, seed):
+    """Directions in parameter space, along which gradients are compared: [DIRECTIONS] a leaf."""
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(size=(DIRECTIONS, *leaf.shape)), jnp.float32),
+        params,
+    )
+
+
+def logprob_slopes(contest, directions):
+    """d log pi(y) along each direction, for every completion: [prompts, completions, DIRECTIONS].
+
+    One backward pass through the T5 for each completion.
+    """
+
+    @jax.jit
+    def of_player(player):
+        _, pull = jax.vjp(player.log_policy, contest.policy)
+        each = jnp.eye(len(player.tree.tokens))
+        return jax.lax.map(lambda one: _along(directions, pull(one)[0]), each)
+
+    return np.stack([np.asarray(of_player(player), np.float64) for player in contest.players])
+
+
+def exact_slopes(contest, algorithm, slopes):
+    """The exact gradient of the loss, averaged over the prompts, along each direction."""
+    total = np.zeros(DIRECTIONS)
+    for player, game, along in zip(contest.players, contest.games, slopes, strict=True):
+        log_policy = jnp.log(jnp.asarray(player.probabilities(contest.policy)))
+        total += np.asarray(jax.grad(expected_loss, 2)(algorithm, game, log_policy)) @ along
+    return total / len(contest.players)
+
+
+def sampled_slopes(contest, objective, betas, directions, *, batches, pairs, seed):
+    """The slopes that each of many training batches gives: [batches, DIRECTIONS].
+
+    A batch holds `pairs` pairs a prompt; the gradient of its mean loss is what a trainer applies.
+    """
+    player = contest.players[0]
+    model, length = player.model, player.tree.tokens.shape[1]
+    prompt = contest.prompts
+    beta = jnp.tile(jnp.asarray(betas, jnp.float32), (len(prompt), batches * pairs))
+    rollout = sample(
+        model,
+        Strategy(max_length=length),
+        contest.policy,
+        contest.reference,
+        prompt,
+        beta,
+        jax.random.key(seed),
+    )
+    # From [prompts, samples, length] to [batches, pairs, 2, length], prompts first in each batch.
+    rollout = jax.tree.map(
+        lambda x: (
+            x.reshape(len(prompt), batches, pairs, 2, length)
+            .swapaxes(0, 1)
+            .reshape(batches, len(prompt) * pairs, 2, length)
+        ),
+        rollout,
+    )
+    prompts = jnp.repeat(prompt, pairs, axis=0)
+    annotator = TableAnnotator(contest.players, contest.games)
+    asked = (jnp.tile(prompts, (batches, 1)), rollout.completion, rollout.mask)
+    judgement = annotator.begin(asked[0], *(x.reshape(-1, 2, length) for x in asked[1:]))()
+    judgement = jax.tree.map(lambda x: jnp.asarray(x).reshape(batches, -1, *x.shape[1:]), judgement)
+
+    # Cut at the log-probs of the sequences, so that all objectives share the T5's compilation.
+    def loss(policy, batch):
+        return jnp.mean(objective(policy, batch))
+
+    logprobs = _sequence_logprobs(model, contest.policy, prompts, rollout)
+    by_batch = PreferenceBatch(
+        prompt=jnp.broadcast_to(prompts, (batches, *prompts.shape)),
+        completion=rollout.completion,
+        mask=rollout.mask,
+        preference=judgement.preference,
+        reference_logprob=sequence_logprob(rollout.reference_logprob, rollout.mask),
+        reward=judgement.reward,
+    )
+    cotangents = jax.vmap(jax.grad(loss))(logprobs, by_batch)
+    slopes = _pull_back(model, contest.policy, prompts, rollout, cotangents, directions)
+    return np.asarray(slopes, np.float64)
+
+
+@partial(jax.jit, static_argnames="model")
+def _sequence_logprobs(model, params, prompts, rollout):
+    def of_batch(rollout):
+        logprobs = model.score(params, prompts, rollout.completion, rollout.mask)
+        return sequence_logprob(logprobs, rollout.mask)
+
+    return jax.lax.map(of_batch, rollout)
+
+
+@partial(jax.jit, static_argnames="model")
+def _pull_back(model, params, prompts, rollout, cotangents, directions):
+    def of_batch(piece):
+        rollout, cotangent = piece
+
+        def logprobs(params):
+            logprobs = model.score(params, prompts, rollout.completion, rollout.mask)
+            return sequence_logprob(logprobs, rollout.mask)
+
+        return _along(directions, jax.vjp(logprobs, params)[1](cotangent)[0])
+
+    return jax.lax.map(of_batch, (rollout, cotangents))
+
+
+def p_value(samples, expected):
+    """Hotelling's test that the samples' mean is `expected`, in all directions at once."""
+    count, directions = samples.shape
+    error = samples.mean(axis=0) - expected
+    squared = count * error @ np.linalg.solve(np.cov(samples, rowvar=False), error)
+    scaled = squared * (count - directions) / (directions * (count - 1))
+    return float(stats.f.sf(scaled, directions, count - directions))
+
+
+def z_scores(samples, expected):
+    """How many standard errors the mean lies from `expected`, direction by direction."""
+    error = samples.mean(axis=0) - expected
+    return error / (samples.std(axis=0, ddof=1) / np.sqrt(len(samples)))
+
+
+def _along(directions, gradient):
+    slopes = jax.tree.map(lambda d, g: jnp.tensordot(d, g, axes=g.ndim), directions, gradient)
+    return sum(jax.tree.leaves(slopes))

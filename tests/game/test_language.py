@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from po_jax.game import preferences
+from po_jax.game.autoregressive import all_completions
+from po_jax.game.language import Player, TableAnnotator
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+
+TREE = all_completions(4, 2)
+MODEL = T5LM(
+    T5Config(
+        vocab_size=4,
+        emb_dim=6,
+        num_heads=2,
+        head_dim=3,
+        mlp_dim=5,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+    )
+)
+
+
+@pytest.fixture
+def players():
+    prompts = jnp.array([[2, 3, 1], [3, 1, 0]], jnp.int32)
+    return [Player(MODEL, prompt, TREE) for prompt in prompts]
+
+
+@pytest.fixture
+def params():
+    with jax.enable_x64(False):
+        return MODEL.init(jax.random.key(0))
+
+
+@pytest.fixture
+def games(players, params):
+    actions = len(TREE.tokens)
+    return [
+        player.game(
+            params, preferences.random(seed, actions), 0.3, reward=1.0 * np.arange(actions) + seed
+        )
+        for seed, player in enumerate(players)
+    ]
+
+
+def test_the_listed_probabilities_are_all_there_are(players, params):
+    with jax.enable_x64(False):
+        for player in players:
+            total = jnp.exp(jax.jit(player.log_policy)(params)).sum()
+            np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+
+
+def test_players_with_different_prompts_differ(players, params):
+    first, second = (player.probabilities(params) for player in players)
+    assert np.abs(first - second).sum() > 0.01
+
+
+def test_the_annotator_gives_back_the_tables_it_was_made_of(players, games):
+    annotator = TableAnnotator(players, games)
+    for player, game in zip(players, games, strict=True):
+        asked = preferences.from_annotator(
+            annotator, np.asarray(player.prompt), np.asarray(TREE.tokens), np.asarray(TREE.mask)
+        )
+        np.testing.assert_allclose(asked, game.preference, rtol=0, atol=1e-7)
+
+
+def test_the_annotator_tells_rewards_and_padding_from_words(players, games):
+    # Token 0 is a word where the mask says so: [0, EOS] is not [EOS].
+    pair = jnp.array([[[0, 1], [1, 0]]], jnp.int32)
+    mask = jnp.array([[[True, True], [True, False]]])
+    judgement = TableAnnotator(players, games).begin(players[1].prompt[None], pair, mask)()
+    position = {
+        tuple(np.asarray(words)[np.asarray(kept)].tolist()): i
+        for i, (words, kept) in enumerate(zip(TREE.tokens, TREE.mask, strict=True))
+    }
+    first, second = position[(0, 1)], position[(1,)]
+    np.testing.assert_allclose(
+        judgement.preference, [games[1].preference[first, second]], rtol=1e-6
+    )
+    np.testing.assert_allclose(judgement.reward, [[first + 1, second + 1]])
+
+
+def test_the_annotator_refuses_what_it_does_not_know(players, games):
+    ask = TableAnnotator(players, games).begin
+    pair, mask = np.array([[[2, 1], [3, 1]]]), np.ones((1, 2, 2), bool)
+    with pytest.raises(ValueError, match="a prompt of its tables"):
+        ask(np.array([[2, 2, 2]]), pair, mask)()
+    with pytest.raises(ValueError, match="a completion of its tables"):
+        ask(np.asarray(players[0].prompt)[None], np.array([[[1, 1], [3, 1]]]), mask)()

@@ -1,0 +1,123 @@
+"""Every estimator used in training, with the real sampler and the real T5, has the exact mean.
+
+Each test asks whether the mean of 200 batches' gradients is the sum over all completions, in six
+random directions at once. The seeds are fixed, so a test either always passes or never does; a
+correct estimator would fail one seed in a thousand.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from po_jax.game import algorithms, preferences
+from po_jax.game.autoregressive import all_completions, token_mixture
+from po_jax.game.language import Player
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+from tests.game.monte_carlo import (
+    Contest,
+    exact_slopes,
+    logprob_slopes,
+    p_value,
+    random_directions,
+    sampled_slopes,
+    z_scores,
+)
+
+TAU, BETA, SIGNIFICANCE = 0.2, 0.5, 1e-3
+VOCABULARY, LENGTH = 5, 3
+SAMPLES = {"batches": 200, "pairs": 32, "seed": 11}
+TREE = all_completions(VOCABULARY, LENGTH)
+BY_TOKEN = partial(token_mixture, TREE)
+
+
+@pytest.fixture(scope="module")
+def contest():
+    model = T5LM(
+        T5Config(
+            vocab_size=VOCABULARY,
+            emb_dim=8,
+            num_heads=2,
+            head_dim=3,
+            mlp_dim=11,
+            num_encoder_layers=1,
+            num_decoder_layers=1,
+        )
+    )
+    with jax.enable_x64(False):
+        reference, other = (model.init(jax.random.key(seed)) for seed in (0, 1))
+        # Away from the reference, but not so far that its completions are never drawn.
+        policy = jax.tree.map(lambda r, o: 0.6 * r + 0.4 * o, reference, other)
+    prompts = jnp.array([[3, 4, 1, 0], [2, 2, 3, 1]], jnp.int32)
+    players = [Player(model, prompt, TREE) for prompt in prompts]
+    actions = len(TREE.tokens)
+    with jax.enable_x64(True):
+        games = [
+            player.game(
+                reference,
+                preferences.random(seed, actions),
+                TAU,
+                reward=np.random.default_rng(seed).normal(size=actions),
+            )
+            for seed, player in enumerate(players)
+        ]
+    return Contest(players, games, policy, reference)
+
+
+@pytest.fixture(scope="module")
+def directions(contest):
+    with jax.enable_x64(False):
+        return random_directions(contest.policy, seed=5)
+
+
+@pytest.fixture(scope="module")
+def slopes(contest, directions):
+    with jax.enable_x64(False):
+        return logprob_slopes(contest, directions)
+
+
+ESTIMATORS = {
+    "online_ipo": (algorithms.ipo_md(TAU, 0.0, BY_TOKEN), (0.0, 0.0)),
+    "ipo_md": (algorithms.ipo_md(TAU, BETA, BY_TOKEN), (BETA, BETA)),
+    "online_dpo": (algorithms.online_dpo(TAU), (0.0, 0.0)),
+    "nash_md_pg": (algorithms.nash_md_pg(TAU, BETA, BY_TOKEN), (0.0, BETA)),
+    "rlhf": (algorithms.rlhf(TAU), (0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_mean_of_sampled_gradients_is_the_exact_gradient(contest, directions, slopes, name):
+    algorithm, betas = ESTIMATORS[name]
+    expected = exact_slopes(contest, algorithm, slopes)
+    with jax.enable_x64(False):
+        sampled = sampled_slopes(contest, algorithm.objective, betas, directions, **SAMPLES)
+    probability = p_value(sampled, expected)
+    assert probability > SIGNIFICANCE, f"z = {z_scores(sampled, expected)}"
+    # The test could have failed: the standard errors are small beside the gradient.
+    error = sampled.std(axis=0) / np.sqrt(len(sampled))
+    assert np.linalg.norm(error) < 0.15 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    "mistake, betas",
+    [("the weight of the other model", (0.3, 0.3)), ("no mixture at all", (0.0, 0.0))],
+)
+def test_a_sampler_with_the_wrong_beta_is_caught(contest, directions, slopes, mistake, betas):
+    algorithm = algorithms.ipo_md(TAU, 0.7, BY_TOKEN)
+    with jax.enable_x64(False):
+        sampled = sampled_slopes(contest, algorithm.objective, betas, directions, **SAMPLES)
+    assert p_value(sampled, exact_slopes(contest, algorithm, slopes)) < 1e-9, mistake
+
+
+def test_swapped_labels_are_caught(contest, directions, slopes):
+    algorithm, betas = ESTIMATORS["online_ipo"]
+
+    def swapped(policy, batch):
+        return algorithm.objective(policy, batch.replace(preference=1.0 - batch.preference))
+
+    with jax.enable_x64(False):
+        sampled = sampled_slopes(contest, swapped, betas, directions, **SAMPLES)
+    assert p_value(sampled, exact_slopes(contest, algorithm, slopes)) < 1e-9
