@@ -41,7 +41,12 @@ class SupervisedModel(Model):
         self, params: Params, batch: Features, dropout_rng: PRNGKeyArray | None
     ) -> LossAndMetrics:
         """The normalised loss; metrics with T5X's names."""
-        logits = self._logits(params, batch, dropout_rng)
+        return self.loss_of_logits(self.logits(params, batch, dropout_rng), batch)
+
+    def loss_of_logits(
+        self, logits: Float[Array, "batch length vocab"], batch: Features
+    ) -> LossAndMetrics:
+        """`loss_fn` after the network."""
         targets = batch["decoder_target_tokens"]
         loss, z_term = cross_entropy(
             logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
@@ -75,7 +80,7 @@ class SupervisedModel(Model):
 
     def score_batch(self, params: Params, batch: Features) -> Float[Array, " batch"]:
         """log P(target | input), weighted by the loss weights."""
-        logprobs = token_logprobs(self._logits(params, batch, None), batch["decoder_target_tokens"])
+        logprobs = token_logprobs(self.logits(params, batch), batch["decoder_target_tokens"])
         weights = _loss_weights(batch)
         return sequence_logprob(logprobs * weights, weights > 0)
 
@@ -86,7 +91,10 @@ class SupervisedModel(Model):
         length = batch["decoder_input_tokens"].shape[-1]
         return self._complete(params, batch["encoder_input_tokens"], length, rng)
 
-    def _logits(self, params, batch, dropout_rng):
+    def logits(
+        self, params: Params, batch: Features, dropout_rng: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch length vocab"]:
+        """The network's output, with dropout if there is a key."""
         dropout = {}
         if dropout_rng is not None:
             dropout = {"deterministic": False, "rngs": {"dropout": dropout_rng}}
