@@ -73,6 +73,11 @@ class T5Config:
             raise ValueError(
                 f"T5Config.dropout_rate: expected a rate in [0, 1), got {self.dropout_rate!r}."
             )
+        if self.dtype == jnp.float16:
+            raise ValueError(
+                "T5Config.dtype: expected float32 or bfloat16, got float16, which T5's "
+                "feed-forward layer overflows."
+            )
         for name, choices in (
             ("relative_bias", RELATIVE_BIASES),
             ("remat_policy", REMAT_POLICIES),
