@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     size = sum(leaf.nbytes for leaf in conversion.parameters.values())
     print(
-        f"{arguments.to}: {len(conversion.parameters)} arrays, {size / 1e6:.1f} MB, "
-        f"read back and equal. Network: {conversion.config}"
+        f"{arguments.to}: {len(conversion.parameters)} arrays, {size / 1e6:.1f} MB, family "
+        f"{conversion.family}; read back and equal."
     )
     if conversion.format == "hugging_face" and conversion.vocabulary is None:
         print("It has no tokenizer files: give --vocabulary or --like.")

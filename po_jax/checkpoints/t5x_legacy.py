@@ -80,8 +80,8 @@ def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int
     """
     named = {f"target/{name}": leaf for name, leaf in parameters.items()}
     named |= {f"state/param_states/{name}": leaf for name, leaf in slots.items()}
-    state = {"step": np.int32(step), "param_states": {}}
-    tree: dict[str, Any] = {"target": {}, "state": state}
+    # No empty "param_states" without an optimiser: T5X takes an empty tree for an array.
+    tree: dict[str, Any] = {"target": {}, "state": {"step": np.int32(step)}}
     for name in lazy.in_reading_order(named):
         leaf = named[name]
         *parents, key = name.split("/")

@@ -1,0 +1,74 @@
+"""The gin files of the published T5s: their sizes, and that they build."""
+
+import math
+
+import gin
+import pytest
+
+from launch import GIN_FOLDER, gin_support
+from po_jax.checkpoints import describe
+
+# Millions of parameters, as published: T5 arXiv 1910.10683 (and the model cards of 1.1), mT5 arXiv
+# 2010.11934, ByT5 arXiv 2105.13626, UL2 arXiv 2205.05131. Of umT5 no counts were published: mT5's
+# networks with 6,272 more embeddings, input and output.
+PUBLISHED = {
+    "t5_1_0/small": 60.5,
+    "t5_1_0/base": 222.9,
+    "t5_1_0/large": 737.7,
+    "t5_1_0/3B": 2852,
+    "t5_1_0/11B": 11307,
+    "t5_1_1/small": 77,
+    "t5_1_1/base": 247.6,
+    "t5_1_1/large": 783.2,
+    "t5_1_1/xl": 2850,
+    "t5_1_1/xxl": 11135,
+    "mt5/small": 300,
+    "mt5/base": 582,
+    "mt5/large": 1230,
+    "mt5/xl": 3740,
+    "mt5/xxl": 12900,
+    "byt5/small": 300,
+    "byt5/base": 582,
+    "byt5/large": 1230,
+    "byt5/xl": 3740,
+    "byt5/xxl": 12900,
+    "umt5/small": 300 + 6272 * 2 * 512 / 1e6,
+    "umt5/base": 582 + 6272 * 2 * 768 / 1e6,
+    "umt5/xl": 3740 + 6272 * 2 * 2048 / 1e6,
+    "umt5/xxl": 12900 + 6272 * 2 * 4096 / 1e6,
+    "ul2/20B": 19500,
+}
+UNPUBLISHED = {"t5_1_0/tiny", "t5_1_1/tiny", "t5_1_1/mini"}
+
+
+def network(*files):
+    gin_support.configure(files, ["DROPOUT_RATE = 0.1"])
+    config = gin.get_configurable("config.T5Config")()
+    gin.clear_config()
+    return config
+
+
+def test_every_file_is_tested():
+    files = {f"{p.parent.name}/{p.stem}" for p in (GIN_FOLDER / "models").glob("*/*.gin")}
+    assert files == PUBLISHED.keys() | UNPUBLISHED
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_number_of_parameters(name):
+    # Stacked layers trace once whatever the depth; a bias a layer adds a few thousand parameters.
+    config = network(f"gin/models/{name}.gin", "gin/models/scan.gin")
+    assert config.dropout_rate == 0.1 and config.dtype.name == "bfloat16"
+    shapes = describe.parameter_shapes(config)
+    count = sum(math.prod(shape) for shape in shapes.values())
+    assert abs(count / 1e6 / PUBLISHED[name] - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", sorted(UNPUBLISHED))
+def test_small_networks_build(name):
+    config = network(f"gin/models/{name}.gin")
+    assert config.relative_bias == "shared" and not config.scan_layers
+    assert describe.parameter_shapes(config)["token_embedder/embedding"] == (32128, config.emb_dim)
+
+
+def test_umt5_has_a_bias_in_every_layer():
+    assert network("gin/models/umt5/small.gin").relative_bias == "per_layer"
