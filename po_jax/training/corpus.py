@@ -150,6 +150,11 @@ class BatchStream:
         self._local = batch_size // num_shards
         self._offset = shard_index * self._local
 
+    @property
+    def batch_size(self) -> int:
+        """Rows of the global batch."""
+        return self._global
+
     def batch(self, step: int) -> Batch:
         """The batch of training step `step`, 0 or more."""
         rows, flips = self._order.take(step * self._global + self._offset, self._local)

@@ -1,7 +1,7 @@
 """Evaluations while training: what a policy answers to held-out prompts, and supervised losses."""
 
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 
 
+@runtime_checkable
 class Evaluation(Protocol):
     """Asks something of a state."""
 

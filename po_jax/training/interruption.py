@@ -2,7 +2,6 @@
 
 import signal
 from types import FrameType
-from typing import Self
 
 
 class Interruption:
@@ -15,7 +14,7 @@ class Interruption:
         self.signal: str | None = None
         self._previous = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interruption":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self

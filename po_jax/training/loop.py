@@ -5,6 +5,7 @@ its loss, and the feed that says where batches come from.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -93,6 +94,7 @@ def train(
       CheckpointError: if a checkpoint cannot be saved, for example on a full disk.
       ValueError: if a checkpoint does not fit the model, or the mesh cannot divide the batch.
     """
+    partitioner.check_batch(data.batch_size, updates.micro_batches)
     key = jax.random.key(random_seed)
     transformation = optimizer(axes=model.parameter_axes())
     start = Start(
@@ -128,7 +130,7 @@ def train(
             batches.save()
             manager.save(step, state, results)
 
-    with Interruption() as interruption, reporter:
+    with contextlib.closing(manager), Interruption() as interruption, reporter:
         if first:
             reporter.note(f"resuming from step {first} of {model_dir}")
         while step < total_steps and interruption.signal is None:
@@ -136,7 +138,6 @@ def train(
                 batch, facts = batches.batch(step, state, clock)
             except Exception:
                 save({})  # the data or the annotator failed: the state is good
-                manager.wait()
                 raise
             began = time.monotonic()
             state, metrics = train_step(state, batch, key)
@@ -148,15 +149,17 @@ def train(
                 started()
             last = step == total_steps
             results = {}
-            if last or step % eval_period == 0:
+            if asked and (last or step % eval_period == 0):
+                reporter.settle()
+                began = time.monotonic()
                 for name, evaluation in asked.items():
                     values, text = evaluation(state)
                     reporter.evaluation(step, name, values, text)
                     results |= {f"{name}/{key}": value for key, value in values.items()}
+                clock.queued("evaluating", began, ())
             if last or step % save_period == 0:
                 save(results)
         if interruption.signal is not None:
             save({})
             reporter.note(f"{interruption.signal}: saved step {step}; the same command resumes")
-        manager.close()
     return state

@@ -63,6 +63,11 @@ class OfflineFeed:
     ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step."""
         host = self._comparisons.batch(step).arrays
+        if "completion" not in host:
+            raise ValueError(
+                "OfflineFeed: expected comparisons (run an offline algorithm by "
+                f"gin/runs/offline.gin), got only {sorted(host)}"
+            )
         batch = self._run.partitioner.distribute(host)
 
         def score() -> Array:

@@ -7,7 +7,7 @@ second alone at 1 is (pi, mu), and (0, beta) is Nash-MD's pair.
 
 from functools import partial
 import time
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class OnlineFeed:
         annotator: Annotator,
         strategy: Strategy,
         beta: tuple[float, float],
-        partner: Literal["reference", "average"] = "reference",
+        partner: str = "reference",
         missing_eos_penalty: float = 0.0,
         pieces: int = 1,
     ):
@@ -65,6 +65,10 @@ class OnlineFeed:
             raise ValueError(
                 "OnlineFeed.missing_eos_penalty: expected a share in [0, 1], got "
                 f"{missing_eos_penalty}"
+            )
+        if partner not in ("reference", "average"):
+            raise ValueError(
+                f"OnlineFeed.partner: expected 'reference' or 'average', got {partner!r}"
             )
         if pieces < 1:
             raise ValueError(f"OnlineFeed.pieces: expected at least 1, got {pieces}")

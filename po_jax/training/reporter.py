@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from po_jax.metrics import Metrics
+from po_jax.metrics import Metric, Metrics
 from po_jax.training.clock import StageClock
 from po_jax.training.progress import Progress
 from po_jax.training.summaries import SummaryWriter
@@ -37,7 +37,7 @@ class Reporter:
         self._in_flight: deque[tuple[int, Metrics]] = deque()
         self._window: list[Metrics] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(self, *_) -> None:
@@ -84,15 +84,19 @@ class Reporter:
     def _take_oldest(self) -> None:
         step, metrics = self._in_flight.popleft()
         metrics = jax.device_get(metrics)
-        if metrics["non_finite"].compute() > 0:
-            loss, norm = (float(metrics[name].compute()) for name in ("loss", "gradient_norm"))
+        if metrics["non_finite"].total > 0:
+            loss, norm = (_value(metrics[name]) for name in ("loss", "gradient_norm"))
             raise NonFiniteLoss(f"step {step}: the loss is {loss} and the gradient's norm {norm}")
         self._window.append(metrics)
         values = {}
         if step % self._period == 0:
             total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *self._window)
-            values = {name: float(metric.compute()) for name, metric in total.items()}
+            values = {name: _value(metric) for name, metric in total.items()}
             values |= self._clock.take(per="updating")
             self._writer.scalars(step, values)
             self._window.clear()
         self._progress.update(step, values)
+
+
+def _value(metric: Metric) -> float:
+    return float(jax.tree.map(jnp.asarray, metric).compute())

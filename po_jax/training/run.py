@@ -4,7 +4,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import PRNGKeyArray
 
@@ -40,6 +40,7 @@ class Run:
         return self.load_reference()
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Where batches come from."""
 

@@ -1,0 +1,174 @@
+"""Feeds: pairs are drawn from whom the algorithm says, and judged; log mu belongs to them."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from po_jax.annotators.judgement import Judgement
+from po_jax.partitioning import make_partitioner
+from po_jax.training.clock import StageClock
+from po_jax.training.offline_feed import OfflineFeed, score_reference
+from po_jax.training.online_feed import OnlineFeed, penalise
+from po_jax.training.run import Run
+from po_jax.training.state import TrainState
+from tests.training import small_run
+
+INIT = jax.jit(small_run.MODEL.init)
+POLICY, REFERENCE, AVERAGE = (INIT(jax.random.key(seed)) for seed in (1, 2, 3))
+CLOCK = StageClock()
+
+
+class Even:
+    """Has no opinion; remembers the pairs that it was asked about, and when."""
+
+    def __init__(self):
+        self.events = []
+
+    def begin(self, prompt, completion, mask):
+        self.events.append(("asked", np.asarray(completion)))
+
+        def answer():
+            self.events.append(("answered", None))
+            return Judgement(np.full(prompt.shape[0], 0.5, np.float32))
+
+        return answer
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(
+        language_model=small_run.MODEL,
+        load_reference=lambda: REFERENCE,
+        partitioner=make_partitioner(devices=jax.devices()[:2]),
+        key=jax.random.key(4),
+        directory=tmp_path,
+    )
+
+
+def state(params=POLICY, average=None):
+    return TrainState(step=jnp.int32(0), params=params, optimizer_state=None, average=average)
+
+
+def online(run, beta, annotator=None, **options):
+    return OnlineFeed(
+        run,
+        small_run.prompts(),
+        annotator=annotator or Even(),
+        strategy=small_run.STRATEGY,
+        beta=beta,
+        **options,
+    )
+
+
+def pairs(feed, step=3, **kwargs):
+    return feed.batch(step, state(**kwargs), CLOCK)[0]
+
+
+@pytest.mark.parametrize("beta", [(0.0, 0.0), (0.25, 0.25), (0.0, 1.0)])
+def test_log_mu_is_the_references_whether_the_sampler_ran_it_or_not(run, beta):
+    batch = pairs(online(run, beta))
+    expected = score_reference(
+        small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
+    )
+    np.testing.assert_allclose(batch.reference_logprob, expected, atol=1e-4)
+    assert batch.reward is None
+
+
+def test_each_completion_is_drawn_from_its_own_mixture(run):
+    def drawn(beta, **kwargs):
+        return np.asarray(pairs(online(run, beta), **kwargs).completion)
+
+    best_response, other_policy = drawn((0.0, 1.0)), drawn((0.0, 1.0), params=AVERAGE)
+    np.testing.assert_array_equal(best_response[:, 1], other_policy[:, 1])  # from mu
+    assert (best_response[:, 0] != other_policy[:, 0]).any()  # from pi
+    self_play = drawn((0.0, 0.0))
+    np.testing.assert_array_equal(best_response[:, 0], self_play[:, 0])
+    assert (best_response[:, 1] != self_play[:, 1]).any()
+
+
+def test_the_partner_may_be_the_moving_average_and_log_mu_stays_the_references(run):
+    batch = pairs(online(run, (0.0, 1.0), partner="average"), average=AVERAGE)
+    swapped = dataclasses.replace(run, load_reference=lambda: AVERAGE)
+    as_reference = pairs(online(swapped, (0.0, 1.0)))
+    np.testing.assert_array_equal(batch.completion, as_reference.completion)
+    expected = score_reference(
+        small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
+    )
+    np.testing.assert_allclose(batch.reference_logprob, expected, atol=1e-5)
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for(run):
+    feed = online(run, (0.25, 0.25))
+    first, again = pairs(feed), pairs(feed)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert (pairs(feed, step=4).completion != first.completion).any()
+
+
+def test_a_judge_on_the_host_is_asked_about_one_piece_while_the_next_is_drawn(run):
+    judge = Even()
+    batch = pairs(online(run, (0.0, 0.0), judge, pieces=4))
+    assert [event for event, _ in judge.events] == ["asked"] * 4 + ["answered"] * 4
+    asked = np.concatenate([completion for _, completion in judge.events[:4]])
+    np.testing.assert_array_equal(asked, batch.completion)
+    whole = small_run.prompts().batch(3).arrays["prompt"]
+    np.testing.assert_array_equal(batch.prompt, whole)
+
+
+def test_the_penalty_moves_preference_and_reward_towards_the_completion_that_ended():
+    ended = jnp.asarray([[True, True], [True, False], [False, True], [False, False]])
+    judged = Judgement(jnp.full(4, 0.5), jnp.asarray([[2.0, 1.0]] * 4))
+    preference, reward = penalise(judged, ended, jnp.float32(0.3))
+    np.testing.assert_allclose(preference, [0.5, 0.8, 0.2, 0.5], atol=1e-6)
+    np.testing.assert_allclose(reward, [[2, 1], [2, 0.7], [1.7, 1], [1.7, 0.7]], atol=1e-6)
+    preference, _ = penalise(Judgement(jnp.asarray([0.9, 0.1])), ended[1:3], jnp.float32(0.3))
+    np.testing.assert_allclose(preference, [1.0, 0.0])  # stays in [0, 1]
+
+
+def test_the_penalty_looks_at_the_completion_alone(run):
+    # Every prompt ends with EOS, and many completions do not.
+    class First:
+        def begin(self, prompt, completion, mask):
+            return lambda: Judgement(jnp.full(prompt.shape[0], 0.5))
+
+    batch = pairs(online(run, (0.0, 0.0), First(), missing_eos_penalty=0.5))
+    ended = ((np.asarray(batch.completion) == 1) & np.asarray(batch.mask)).any(axis=-1)
+    assert 0 < ended.sum() < ended.size
+    expected = 0.5 + 0.5 * ended[:, 0] - 0.5 * ended[:, 1]
+    np.testing.assert_allclose(batch.preference, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": (0.0, 1.5)}, r"beta\[1\]: expected a weight in \[0, 1\], got 1.5"),
+        ({"beta": (0.0, 0.0), "missing_eos_penalty": 2.0}, "missing_eos_penalty"),
+        ({"beta": (0.0, 0.0), "pieces": 0}, "pieces"),
+        ({"beta": (0.0, 0.0), "partner": "rival"}, "partner"),
+    ],
+)
+def test_options_out_of_range_are_refused(run, options, message):
+    with pytest.raises(ValueError, match=message):
+        online(run, **options)
+
+
+def test_offline_log_mu_is_scored_once_and_kept_beside_the_run(run, tmp_path):
+    feed = OfflineFeed(run, small_run.comparisons())
+    for step in range(6):  # two epochs of 21 examples in batches of 8
+        batch = pairs(feed, step)
+        expected = score_reference(
+            small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
+        )
+        np.testing.assert_allclose(batch.reference_logprob, expected, atol=1e-4)
+    feed.save()
+    assert Path(tmp_path / "reference_logprobs.npz").exists()
+    resumed = pairs(OfflineFeed(run, small_run.comparisons()), 5)
+    np.testing.assert_array_equal(resumed.reference_logprob, batch.reference_logprob)
+
+
+def test_an_offline_algorithm_without_comparisons_is_refused(run):
+    with pytest.raises(ValueError, match="expected comparisons .* got only \\['prompt'\\]"):
+        OfflineFeed(run, small_run.prompts()).batch(0, state(), CLOCK)
