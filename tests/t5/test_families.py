@@ -38,7 +38,7 @@ PUBLISHED = {
     "umt5/xxl": 12900 + 6272 * 2 * 4096 / 1e6,
     "ul2/20B": 19500,
 }
-UNPUBLISHED = {"t5_1_0/tiny", "t5_1_1/tiny", "t5_1_1/mini"}
+UNPUBLISHED = {"t5_1_0/tiny", "t5_1_0/mini", "t5_1_1/tiny", "t5_1_1/mini"}
 
 
 def network(*files):
