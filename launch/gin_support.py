@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import difflib
 import importlib
 import inspect
+import logging
 from pathlib import Path
 import re
 import sys
@@ -39,7 +40,9 @@ def parse(argv: Sequence[str] | None, description: str) -> None:
       ConfigError: on an unknown file, name or parameter, or a value that is still missing.
     """
     parser = argparse.ArgumentParser(
-        description=description, epilog="Any gin binding may follow, as --gin.NAME=VALUE."
+        description=description,
+        epilog="Any gin binding may follow, as --gin.NAME=VALUE.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--gin_file", action="append", default=[], help="repeat in order")
     parser.add_argument("--gin_search_paths", default="", help="comma-separated folders")
@@ -60,6 +63,7 @@ def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[s
       ConfigError: as `parse` does.
     """
     gin.clear_config()
+    logging.getLogger().addFilter(_is_news)
     for folder in (*folders, str(GIN_FOLDER.parent), str(GIN_FOLDER)):
         gin.add_config_file_search_path(folder)
     try:
@@ -75,6 +79,11 @@ def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[s
         raise
     except Exception as error:
         raise ConfigError(_explain(str(error))) from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Gin logs an error for each search path that lacks a file, though another has it."""
+    return not str(record.msg).startswith("Path not found")
 
 
 def _check_file(file: str, folders: Sequence[str]) -> None:
