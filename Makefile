@@ -12,6 +12,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 
 .PHONY: quickstart test lint clean
 
+quickstart: $(VENV)/.installed
+	$(BIN)/python -m launch.quickstart
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
