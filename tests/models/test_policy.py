@@ -80,7 +80,7 @@ def test_loss_and_metrics_are_those_of_completions_scored_alone(params, batch, p
         "loss": float(np.mean(pairwise.ipo(jnp.asarray(margin), batch.preference, tau=0.5))),
         "margin": margin.mean(),
         # The tie does not count.
-        "accuracy": ((margin[0] > 0) + (margin[2] < 0)) / 2,
+        "accuracy": np.mean([margin[0] > 0, margin[2] < 0]),
         "log_ratio": ratio.mean(),
         "nll": -policy.mean(),
         "length": 16 / 6,
