@@ -1,8 +1,4 @@
-"""Metrics that add up over micro-batches, steps and hosts.
-
-They are pytrees with the interface of `clu.metrics.Metric` (`merge`, `compute`, `compute_value`),
-which is all that T5X's trainer asks of a metric; clu itself is needed only there.
-"""
+"""Metrics that add up over micro-batches, steps and hosts."""
 
 from collections.abc import Mapping
 
@@ -13,8 +9,13 @@ from jaxtyping import Array, Float
 
 from po_jax.types import Leaf
 
+try:
+    from clu.metrics import Metric as _CluMetric  # the class by which T5X knows a metric
+except ImportError:
+    _CluMetric = object
 
-class Metric:
+
+class Metric(_CluMetric):
     """A metric whose fields are sums over examples; `compute` makes a value of them."""
 
     def merge(self, other: "Metric") -> "Metric":
@@ -23,12 +24,6 @@ class Metric:
 
     def compute(self) -> Float[Array, ""]:
         raise NotImplementedError
-
-    def compute_value(self):
-        """The value as clu's summary writers want it: for T5X."""
-        from clu import values
-
-        return values.Scalar(self.compute())
 
 
 @flax.struct.dataclass

@@ -23,6 +23,9 @@ def test_the_mean_of_nothing_is_nan():
     assert np.isnan(Mean.of(VALUES, jnp.zeros(5)).compute())
 
 
-def test_t5x_reads_values_through_clu():
+def test_they_are_what_t5x_takes_for_metrics():
+    from clu import metrics
+
+    assert isinstance(Mean.of(VALUES), metrics.Metric)
     assert Mean.of(VALUES).compute_value().value == 31 / 5
     assert Sum(jnp.float32(3.0)).compute_value().value == 3.0
