@@ -7,7 +7,7 @@ command line come last and may refer to anything that the files import.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import difflib
 import importlib
 import inspect
@@ -79,6 +79,22 @@ def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[s
         raise
     except Exception as error:
         raise ConfigError(_explain(str(error))) from error
+
+
+def call(configurable: Callable[..., Any], **arguments: Any) -> Any:
+    """Calls what the files configured, with these arguments on top.
+
+    Raises:
+      ConfigError: if the files leave out an argument of it, or of something that it makes.
+    """
+    try:
+        return gin.get_configurable(configurable)(**arguments)
+    except TypeError as error:
+        missing = re.search(r"missing (a|\d+) required .*", str(error))
+        where = re.search(r"In call to configurable '(\w+)'", str(error))
+        if missing is None or where is None:
+            raise
+        raise ConfigError(f"{where[1]} is {missing[0]}: does the algorithm fit the run?") from error
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -60,5 +60,11 @@ def completion_length(lengths: Mapping[str, int]) -> int:
 
 
 def _import(module: str | None) -> None:
-    if module is not None:
+    if module is None:
+        return
+    try:
         importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"expected MIXTURE_OR_TASK_MODULE to name a module, got {module!r}: {error}"
+        ) from error

@@ -30,7 +30,7 @@ def train() -> None:
     def keep_configuration() -> None:
         (model_dir / "config.gin").write_text(gin.operative_config_str())
 
-    gin.get_configurable(loop.train)(started=keep_configuration)
+    gin_support.call(loop.train, started=keep_configuration)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,83 @@
+"""Comparisons made by a policy and a judge: what preference models and offline algorithms read."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from po_jax.annotators.judgement import Annotator, Vocabulary
+from po_jax.checkpoints.judges import load_parameters
+from po_jax.evaluation.compare import gather
+from po_jax.evaluation.samples import draw, to_text
+from po_jax.models.base import Model
+from po_jax.partitioning import Partitioner
+from po_jax.sampling import Strategy
+from po_jax.t5.language_model import T5LM
+from po_jax.training.corpus import BatchStream
+
+
+def label(
+    *,
+    language_model: T5LM,
+    checkpoint: str,
+    prompts: BatchStream,
+    annotator: Annotator,
+    strategy: Strategy,
+    vocabulary: Vocabulary,
+    partitioner: Partitioner,
+    batch_size: int,
+    max_prompts: int | None = None,
+    random_seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Draws two completions of each prompt, has them judged, and yields records of `tasks.jsonl`.
+
+    Pairs are left out that teach nothing (both are judged alike) or that text cannot hold (one is
+    empty).
+
+    Args:
+      language_model: of the policy.
+      checkpoint: of the policy, in any known format.
+      prompts: of a split.
+      annotator: the judge.
+      strategy: how tokens are drawn.
+      vocabulary: of the policy.
+      partitioner: the mesh and its rules.
+      batch_size: prompts at a time.
+      max_prompts: at most so many, evenly spaced over the split; None for all.
+      random_seed: of the sampling.
+
+    Raises:
+      ValueError: a checkpoint that is none or of another model, or a batch that the mesh cannot
+        divide.
+      AnnotatorError: if the judge raises or answers outside [0, 1].
+    """
+    asked = gather(prompts, max_prompts)
+    rollout = draw(
+        language_model,
+        strategy,
+        load_parameters(Model(language_model=language_model), checkpoint, partitioner),
+        None,
+        asked.tokens,
+        (0.0, 0.0),
+        jax.random.key(random_seed),
+        batch_size=batch_size,
+        partitioner=partitioner,
+    )
+    for start in range(0, len(asked.texts), batch_size):
+        rows = np.arange(start, start + batch_size) % len(
+            asked.texts
+        )  # the last batch is filled up
+        finish = annotator.begin(asked.tokens[rows], rollout.completion[rows], rollout.mask[rows])
+        preference = np.asarray(finish().preference)
+        for row, p in zip(rows[: len(asked.texts) - start], preference, strict=False):
+            first, second = (to_text(vocabulary, tokens) for tokens in rollout.completion[row])
+            if p == 0.5 or not (first.strip() and second.strip()):
+                continue
+            chosen, rejected = (first, second) if p > 0.5 else (second, first)
+            yield {
+                "prompt": asked.texts[row],
+                "chosen": chosen,
+                "rejected": rejected,
+                "preference": float(max(p, 1.0 - p)),
+            }
