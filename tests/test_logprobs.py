@@ -1,7 +1,11 @@
 """Log-probabilities against plain softmax code, and KL estimators against full enumeration."""
 
+import re
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 import numpy as np
 import pytest
@@ -73,6 +77,19 @@ def test_backward_holds_one_array_of_the_vocabulary_size_and_scatters_nothing():
     compiled = jax.jit(gradient).lower(logits, tokens).compile()
     assert " scatter(" not in compiled.as_text()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * batch * vocabulary * 4
+
+
+def test_a_vocabulary_on_several_devices_stays_there():
+    """Only sums over the vocabulary cross devices, never logits."""
+    mesh = jax.make_mesh((2, 4), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2)
+    logits = jax.ShapeDtypeStruct(
+        (4, 8, 4096), jnp.float32, sharding=NamedSharding(mesh, P("data", None, "model"))
+    )
+    tokens = jax.ShapeDtypeStruct((4, 8), jnp.int32, sharding=NamedSharding(mesh, P("data")))
+    gradient = jax.grad(lambda x, y: jnp.sum(logprobs.token_logprobs(x, y)))
+    text = jax.jit(gradient).lower(logits, tokens).compile().as_text()
+    assert "all-reduce" in text
+    assert not re.search("all-gather|all-to-all|collective-permute", text)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 10])
