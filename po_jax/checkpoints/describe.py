@@ -1,5 +1,9 @@
 """The network that a checkpoint's shapes imply, and the shapes that a network implies."""
 
+from collections.abc import Mapping
+import functools
+import types
+
 import flax
 import jax
 
@@ -9,11 +13,12 @@ from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
 
-def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+@functools.cache  # Tracing a deep network takes seconds.
+def parameter_shapes(config: T5Config) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a network's parameters by path; nothing is allocated."""
     tree = jax.eval_shape(T5LM(config).init, jax.random.key(0))
     leaves = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {name: leaf.shape for name, leaf in leaves.items()}
+    return types.MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 
 def infer_config(

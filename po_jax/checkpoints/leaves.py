@@ -148,5 +148,8 @@ class LastRead:
 
 
 def in_reading_order(leaves: Leaves) -> list[str]:
-    """Names sorted by where the data lies, so that parts of one array are read together."""
-    return sorted(leaves, key=lambda name: (leaves[name].where, name))
+    """Names, the largest leaves first; parts of one array, which are of one size, together.
+
+    What reading a large leaf takes for a moment is thus taken before the rest fills the memory.
+    """
+    return sorted(leaves, key=lambda name: (-leaves[name].nbytes, leaves[name].where, name))

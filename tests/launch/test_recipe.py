@@ -1,0 +1,82 @@
+"""The recipe of docs/checkpoints.md: a Hugging Face T5, IPO-MD, and back, in three commands."""
+
+import json
+from pathlib import Path
+import re
+import shlex
+
+from etils import epath
+import jax
+import numpy as np
+
+from launch import convert, gin_support, train
+from po_jax.checkpoints import describe, hugging_face, tokenizer
+from po_jax.checkpoints.leaves import from_array
+from po_jax.checkpoints.load import open_checkpoint
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+
+RECIPE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
+SMALL = {  # What makes the recipe's own commands quick.
+    "gin/models/t5_1_1/base.gin": "gin/models/t5_1_1/tiny.gin",
+    '{"inputs": 512, "targets": 64}': '{"inputs": 16, "targets": 4}',
+    "TRAIN_STEPS=1000": "TRAIN_STEPS=1 --gin.BATCH_SIZE=8",
+    "ANNOTATOR_CHECKPOINT_PATH=\"'runs/judge'\"": "ANNOTATOR_CHECKPOINT_PATH=\"'flan-t5-base'\"",
+}
+CONFIG = T5Config(  # of gin/models/t5_1_1/tiny.gin
+    vocab_size=32128,
+    emb_dim=8,
+    num_heads=4,
+    head_dim=3,
+    mlp_dim=16,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    mlp_activations=("gelu", "linear"),
+)
+
+
+def commands():
+    """The arguments of each `python -m launch.x` of the recipe, by x."""
+    section = RECIPE.read_text().split("and back\n")[1].split("## The converter")[0]
+    for block in re.findall(r"```sh\n +python -m launch\.(.*?)```", section, re.S):
+        for old, new in SMALL.items():
+            block = block.replace(old, new)
+        yield shlex.split(block.replace("\\\n", " "))
+
+
+def write_inputs():
+    """A small T5 and comparisons, in the working directory."""
+    directory = epath.Path("flan-t5-base")
+    directory.mkdir()
+    params = jax.jit(T5LM(CONFIG).init)(jax.random.key(0))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    named = {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
+    hugging_face.write(
+        directory, {n: from_array(leaf, n) for n, leaf in named.items()}, CONFIG, family="t5"
+    )
+    tokenizer.write(directory, tokenizer.BYTES, embedding_rows=CONFIG.vocab_size)
+    Path("data").mkdir()
+    for split, count in (("train", 40), ("validation", 32), ("test", 1)):
+        rows = [
+            {"prompt": f"question {i}", "chosen": f"answer {i}", "rejected": "no"}
+            for i in range(count)
+        ]
+        Path("data", f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {name: np.asarray(leaf) for name, leaf in named.items()}
+
+
+def test_three_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")
+    monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
+    before = write_inputs()
+    judge, policy, back = commands()
+    # The untrained T5 stands in for the judge, whose command is only read: tests/training trains.
+    gin_support.parse(judge[1:], "")
+    assert train.main(policy[1:]) == 0
+    assert convert.main(back[1:]) == 0
+    aligned = open_checkpoint("aligned")
+    assert aligned.config == CONFIG and describe.parameter_shapes(CONFIG).keys() == before.keys()
+    moved = [np.abs(leaf.value() - before[n]).max() for n, leaf in aligned.parameters.items()]
+    assert max(moved) > 0 and np.isfinite(moved).all()
+    assert tokenizer.present(aligned.path)
