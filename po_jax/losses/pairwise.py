@@ -1,8 +1,7 @@
 """Losses on the margin of a pair: the GPO family, IPO, DPO and SLiC.
 
-GPO: Tang et al., "Generalized Preference Optimization" (2024), section 3, table 1.
-IPO: Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences"
-(2023), section 5. DPO: Rafailov et al. (2023), equation 7. SLiC-HF: Zhao et al. (2023), section 2.
+GPO: Tang et al., arXiv 2402.05749, section 2. IPO: Azar et al., arXiv 2310.12036, section 5. DPO:
+Rafailov et al., arXiv 2305.18290, equation 7. SLiC-HF: Zhao et al., arXiv 2305.10425.
 
 Preferences p are labels in [0, 1]: data, never differentiated.
 """
@@ -86,7 +85,7 @@ def gpo(
     f: Callable[[Scalar], Scalar],
     tau: Coefficient,
 ) -> Float[Array, " batch"]:
-    """p f(tau h) + (1 - p) f(-tau h): GPO, equation 5.
+    """p f(tau h) + (1 - p) f(-tau h).
 
     Args:
       margin: h, in nats.
@@ -104,7 +103,7 @@ def gpo(
 def ipo(
     margin: Float[Array, " batch"], preference: Float[Array, " batch"], *, tau: Coefficient
 ) -> Float[Array, " batch"]:
-    """p (h - 1/(2 tau))^2 + (1 - p) (h + 1/(2 tau))^2: IPO, equation 17, with soft labels.
+    """p (h - 1/(2 tau))^2 + (1 - p) (h + 1/(2 tau))^2: IPO, with soft labels.
 
     Equal to (h - (2p - 1)/(2 tau))^2 plus a constant in the policy.
 
@@ -149,7 +148,7 @@ def slic_hf(
     delta: Coefficient,
     sft_weight: Coefficient,
 ) -> Float[Array, " batch"]:
-    """max(0, delta - log pi(y+) + log pi(y-)) - sft_weight log pi(y+): SLiC-HF, equation 1.
+    """max(0, delta - log pi(y+) + log pi(y-)) - sft_weight log pi(y+): SLiC-HF.
 
     No reference policy: the supervised term, on the preferred completion, regularises. With a
     soft label both terms are expected under y+ = y1 with probability p, else y2.

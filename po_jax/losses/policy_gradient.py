@@ -1,6 +1,6 @@
 """Surrogates whose gradients are policy gradients: their values mean nothing, only slopes do.
 
-Nash-MD-PG: Munos et al., "Nash Learning from Human Feedback" (2023), section 7.
+Nash-MD-PG: Munos et al., arXiv 2312.00886.
 """
 
 import jax

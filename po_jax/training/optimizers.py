@@ -97,7 +97,7 @@ def adafactor(
     epsilon1: float = 1e-30,
     epsilon2: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern, 2018, algorithms 4 and 5) with T5X's conventions.
+    """Adafactor (arXiv 1804.04235, algorithms 4 and 5) with T5X's conventions.
 
     Args:
       learning_rate: rate, or schedule; relative to the parameters' scale.
@@ -208,7 +208,7 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter, 2019); norms' scales do not decay, even stacked ones.
+    """AdamW (arXiv 1711.05101); norms' scales do not decay, even stacked ones.
 
     Args:
       learning_rate: rate, or schedule; absolute.
