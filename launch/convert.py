@@ -28,9 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--like", help="a Hugging Face directory whose config, family and tokenizer to take over"
     )
-    parser.add_argument("--family", choices=sorted(FAMILIES), help="where --like is absent: t5")
     parser.add_argument(
-        "--activation", choices=("gelu", "silu", "relu"), help="where --like is absent: gelu"
+        "--family", choices=sorted(FAMILIES), help="by default as --like or the source"
+    )
+    parser.add_argument(
+        "--activation", choices=("gelu", "silu", "relu"), help="of a T5X checkpoint: gelu"
     )
     parser.add_argument(
         "--vocabulary", help='a SentencePiece model, a directory with tokenizer files, or "bytes"'

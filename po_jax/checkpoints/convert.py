@@ -89,14 +89,14 @@ def plan(
     scanned: bool = False,
     keep_slots: bool = False,
 ) -> Conversion:
-    """Opens a checkpoint and decides what of it goes where; reads no weights.
+    """Opens a checkpoint and decides what of it goes where.
 
     Args:
       source: see `open_checkpoint`.
       format: of the target.
       like: a Hugging Face directory whose config, family and tokenizer the target takes over.
       dtype: of the written parameters; that of the source by default.
-      family: Hugging Face's model type, where neither source nor `like` has it; t5 by default.
+      family: Hugging Face's model type; by default that of `like` or of the source, else t5.
       activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
         else relu.
       vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
@@ -111,15 +111,14 @@ def plan(
     described = checkpoint if like is None else open_checkpoint(like)
     if like is not None and described.config is None:
         raise ValueError(f"{described.path}: expected a Hugging Face directory to be like.")
-    family = described.family or family or "t5"
+    family = family or described.family or "t5"
     config = described.config or describe.infer_config(
-        checkpoint.parameters,
-        activation=activation,
-        per_layer_bias=family == "umt5",
-        where=where,
+        checkpoint.parameters, activation=activation, where=where
     )
-    if scanned:
-        config = dataclasses.replace(config, scan_layers=True, relative_bias="per_layer")
+    own_bias = scanned or family == "umt5"
+    config = dataclasses.replace(
+        config, scan_layers=scanned, relative_bias="per_layer" if own_bias else "shared"
+    )
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
     if dtype is not None:
         parameters = {name: lazy.cast(leaf, dtype) for name, leaf in parameters.items()}

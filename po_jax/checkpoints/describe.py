@@ -21,17 +21,14 @@ def parameter_shapes(config: T5Config) -> Mapping[str, tuple[int, ...]]:
     return types.MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 
-def infer_config(
-    leaves: Leaves, *, activation: str | None, per_layer_bias: bool, where: str
-) -> T5Config:
-    """The network of named layers that these parameters are of.
+def infer_config(leaves: Leaves, *, activation: str | None, where: str) -> T5Config:
+    """The network of named layers and shared bias that these parameters are of.
 
     Shapes say everything but the activation and the dropout rate, which stays at its default.
 
     Args:
       leaves: by T5X's names, layers stacked or not.
       activation: of the feed-forward layer; None for gelu where it is gated, relu where not.
-      per_layer_bias: whether every layer is to have a relative bias of its own.
       where: the checkpoint, for messages.
 
     Raises:
@@ -63,6 +60,5 @@ def infer_config(
         num_decoder_layers=depths["decoder"],
         mlp_activations=(activation, "linear") if gated else (activation,),
         logits_via_embedding="decoder/logits_dense/kernel" not in shapes,
-        relative_bias="per_layer" if per_layer_bias else "shared",
         relative_buckets=buckets,
     )

@@ -43,22 +43,25 @@ def read(directory: epath.Path) -> Leaves:
     except (ValueError, KeyError) as error:
         raise ValueError(f"{file}: expected Orbax's tree metadata, got: {error!r}") from error
     names = [
-        [str(key["key"]) for key in entry["key_metadata"]]
+        "/".join(str(key["key"]) for key in entry["key_metadata"])
         for entry in entries
         if not entry["value_metadata"].get("skip_deserialize")
     ]
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     # Writers of the time may have left out chunks that hold nothing but zeros.
     sparse = not metadata.get("store_array_data_equal_to_fill_value", False)
-    return {
-        "/".join(keys): zarr.open_leaf(
-            _kvstore(directory, ".".join(keys), ocdbt=metadata.get("use_ocdbt", False)),
-            f"{directory}: {'/'.join(keys)}",
-            driver=driver,
-            sparse=sparse,
-        )
-        for keys in names
-    }
+    ocdbt = metadata.get("use_ocdbt", False)
+    return zarr.open_leaves(
+        {
+            name: zarr.Stored(
+                _kvstore(directory, name.replace("/", "."), ocdbt=ocdbt),
+                f"{directory}: {name}",
+                driver,
+                sparse,
+            )
+            for name in names
+        }
+    )
 
 
 def _kvstore(directory: epath.Path, name: str, *, ocdbt: bool) -> dict[str, Any]:

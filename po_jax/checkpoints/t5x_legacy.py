@@ -45,7 +45,12 @@ def read(path: epath.Path) -> Leaves:
             f"{index}: expected T5X's index, a tree {{version, optimizer: {{target, state}}}}, "
             f"got the keys {sorted(content)}."
         )
-    return {name: _open(value, name, index) for name, value in _flat(tree)}
+    values = dict(_flat(tree))
+    stored = {name: found for name in values if (found := _stored(values[name], name, index))}
+    opened = zarr.open_leaves(stored)
+    for name in sorted(values.keys() - stored.keys()):
+        opened[name] = lazy.from_array(np.asarray(values[name]), f"{index}: {name}")
+    return opened
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = ""):
@@ -56,17 +61,18 @@ def _flat(tree: Mapping[str, Any], prefix: str = ""):
             yield f"{prefix}{key}", value
 
 
-def _open(value: Any, name: str, index: epath.Path) -> Leaf:
+def _stored(value: Any, name: str, index: epath.Path) -> zarr.Stored | None:
+    """Where a value of the index says that its array lies; None for the array itself."""
     if isinstance(value, Mapping):
         # The driver and bucket are those of the machine that wrote it; only the name matters.
         directory = index.parent / value["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
     elif isinstance(value, str) and value.startswith(PLACEHOLDER):
         directory = index.parent / value.removeprefix(PLACEHOLDER)
     else:
-        return lazy.from_array(np.asarray(value), f"{index}: {name}")
+        return None
     # Early tensorstores left out chunks of zeros, which fresh optimiser slots are full of.
     sparse = not name.startswith("target/")
-    return zarr.open_leaf(zarr.kvstore(directory), f"{directory}", sparse=sparse)
+    return zarr.Stored(zarr.kvstore(directory), f"{directory}", sparse=sparse)
 
 
 def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int) -> None:

@@ -1,5 +1,7 @@
 """Leaves stored as zarr arrays through tensorstore: what T5X and Orbax write."""
 
+from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from etils import epath
@@ -20,22 +22,46 @@ def kvstore(path: epath.Path) -> dict[str, Any]:
     return {"driver": "file", "path": text.rstrip("/") + "/"}
 
 
-def open_leaf(
-    store: dict[str, Any], where: str, *, driver: str = "zarr", sparse: bool = False
-) -> Leaf:
-    """The array in a key-value store.
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Where an array is stored, and how.
 
-    Args:
-      store: tensorstore's specification of the store that holds this one array.
+    Attributes:
+      store: tensorstore's specification of the key-value store that holds this one array.
       where: directory and name of the array, for messages.
       driver: `zarr` or `zarr3`.
       sparse: read absent chunks as zeros; otherwise a lost file is an error, not a bad model.
+    """
+
+    store: dict[str, Any]
+    where: str
+    driver: str = "zarr"
+    sparse: bool = False
+
+
+def open_leaves(arrays: Mapping[str, Stored]) -> dict[str, Leaf]:
+    """Opens arrays all at once: on gs:// that takes hardly longer than one of them.
 
     Raises:
-      ValueError: if the array is absent, here or when read: a chunk that is absent or damaged.
+      ValueError: if an array is absent; or, when read, a chunk of it is absent or damaged.
     """
-    spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": sparse}
-    array = _result(tensorstore.open(spec, open=True, read=True), where)
+    futures = {
+        name: tensorstore.open(
+            {
+                "driver": array.driver,
+                "kvstore": array.store,
+                "fill_missing_data_reads": array.sparse,
+            },
+            open=True,
+            read=True,
+        )
+        for name, array in arrays.items()
+    }
+    return {name: _leaf(future, arrays[name].where) for name, future in futures.items()}
+
+
+def _leaf(future: tensorstore.Future, where: str) -> Leaf:
+    array = _result(future, where)
 
     def read(block: Block) -> np.ndarray:
         return _result(array[block].read(), where)

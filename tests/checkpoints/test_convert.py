@@ -127,7 +127,8 @@ def test_options_that_do_not_fit(small, options, message):
 
 def test_families_hold_what_they_can(small, tmp_path):
     convert.plan(small.directory, format="t5x", scanned=True).write(tmp_path / "stacked")
-    as_umt5 = convert.plan(tmp_path / "stacked", format="hugging_face", family="umt5")
+    options = dict(format="hugging_face", family="umt5", like=small.directory)
+    as_umt5 = convert.plan(tmp_path / "stacked", **options)
     assert as_umt5.config.relative_bias == "per_layer"
     as_umt5.write(tmp_path / "umt5")
     assert open_checkpoint(tmp_path / "umt5").family == "umt5"

@@ -76,9 +76,7 @@ def test_old_single_file(golden):
     """Against the sums and first values of each array, made with flax and numpy."""
     path = golden / "t5x_testdata/test_t5_tiny.checkpoint_0"
     checkpoint = open_checkpoint(path)
-    config = describe.infer_config(
-        checkpoint.parameters, activation=None, per_layer_bias=False, where=str(path)
-    )
+    config = describe.infer_config(checkpoint.parameters, activation=None, where=str(path))
     sizes = dict(vocab_size=32128, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16)
     depths = dict(num_encoder_layers=2, num_decoder_layers=2, mlp_activations=("gelu", "linear"))
     assert config == T5Config(**sizes, **depths)

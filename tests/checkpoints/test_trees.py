@@ -101,7 +101,7 @@ def test_the_network_is_inferred_from_shapes(small, tree, gated):
         config = dataclasses.replace(config, mlp_activations=("relu",), logits_via_embedding=True)
     shapes = describe.parameter_shapes(tree(config))
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    options = dict(activation=None, per_layer_bias=False, where="here")
+    options = dict(activation=None, where="here")
     assert describe.infer_config(leaves(arrays), **options) == config
 
 
@@ -110,6 +110,5 @@ def test_not_a_t5():
         describe.infer_config(
             leaves({"dense/kernel": np.zeros((2, 3))}),
             activation=None,
-            per_layer_bias=False,
             where="here",
         )
