@@ -24,9 +24,9 @@ class Cache:
     they are tuples over layers.
 
     Attributes:
-      cross: keys and values of the encoded prompts, [B, H, D, S], computed once.
+      cross: keys and values of the encoded prompts, [B, H, S, D], computed once.
       cross_bias: [B, 1, 1, S]; masks the padding of the prompts.
-      own: keys and values of the R = B K rows so far, [R, H, D, T].
+      own: keys and values of the R = B K rows so far, [R, H, T, D].
       index: position that the next token takes.
     """
 
@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
             own, keys_values = _append(own, keys_values, layer, context.index)
         bias = context.relative_bias
         if bias is None:
-            length = keys_values[0].shape[-1]
+            length = keys_values[0].shape[-2]
             if cached is None:
                 bias = self.relpos_bias(length, length)
             else:
@@ -120,7 +120,7 @@ def _append(own, new, layer, index):
     """
     if layer is not None:
         new = jax.tree.map(lambda position: position[None], new)
-    start = (() if layer is None else (layer,)) + (0, 0, 0, index)
+    start = (() if layer is None else (layer,)) + (0, 0, index, 0)
     own = jax.tree.map(lambda c, n: lax.dynamic_update_slice(c, n, start), own, new)
     if layer is None:
         return own, own
@@ -188,7 +188,7 @@ class Decoder(nn.Module):
         return tuple(layer.cross_keys_values((), None, encoded, True)[1] for layer in self.layers)
 
     def step(self, x, cache):
-        length = jax.tree.leaves(cache.own)[0].shape[-1]
+        length = jax.tree.leaves(cache.own)[0].shape[-2]
         shared = None
         if self.config.relative_bias == "shared":
             shared = self.relpos_bias.row(cache.index, length)

@@ -211,29 +211,27 @@ class Attention(nn.Module):
         self.value = split(normal)
         self.out = Dense((self.emb_dim,), (*heads, "embed"), self.dtype, normal, input_axes=2)
 
-    def keys_values(self, x):
-        """The keys and values of a sequence [., S, E], each [., H, D, S].
+    def _heads_first(self, x):
+        """[., S, H, D] to [., H, S, D], in which all products with keys and values are matrices."""
+        return shard(jnp.swapaxes(x, -3, -2), "batch", "heads", "length", "kv")
 
-        Positions last, so that a decoding step reads the cache as it lies.
-        """
-        names = ("batch", "heads", "kv", "length")
-        return tuple(
-            shard(jnp.moveaxis(project(x), -3, -1), *names) for project in (self.key, self.value)
-        )
+    def keys_values(self, x):
+        """The keys and values of a sequence [., S, E], each [., H, S, D]."""
+        return self._heads_first(self.key(x)), self._heads_first(self.value(x))
 
     def __call__(self, x, keys, values, bias, *, deterministic):
-        """Attends from [R, Q, E] to keys and values [B, H, D, S].
+        """Attends from [R, Q, E] to keys and values [B, H, S, D].
 
         Where R = B K, the K rows of a prompt attend to its one copy of keys and values.
         `bias` broadcasts against [B, H, K Q, S].
         """
         rows, queries, _ = x.shape
-        query = shard(self.query(x), "batch", "length", "heads", "kv")
-        query = query.reshape(keys.shape[0], -1, self.num_heads, self.head_dim)
-        logits = jnp.einsum("bqhd,bhdk->bhqk", query, keys, preferred_element_type=jnp.float32)
+        query = self.query(x).reshape(keys.shape[0], -1, self.num_heads, self.head_dim)
+        query = self._heads_first(query)
+        logits = jnp.einsum("bhqd,bhkd->bhqk", query, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
         weights = dropout(self, weights, self.dropout_rate, deterministic)
-        mixed = jnp.einsum("bhqk,bhdk->bqhd", weights, values)
+        mixed = jnp.swapaxes(jnp.einsum("bhqk,bhkd->bhqd", weights, values), -3, -2)
         return self.out(mixed.reshape(rows, queries, self.num_heads, self.head_dim))
 
 

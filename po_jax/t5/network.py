@@ -93,9 +93,9 @@ class Transformer(nn.Module):
         cross = self.decoder.cross_keys_values(encoded)
 
         def empty(keys_or_values):
-            *layer_axis, batch, heads, width, _ = keys_or_values.shape
-            zeros = jnp.zeros((*layer_axis, batch * samples, heads, width, max_length), cfg.dtype)
-            names = ("batch", "heads", "kv", "length")
+            *layer_axis, batch, heads, _, width = keys_or_values.shape
+            zeros = jnp.zeros((*layer_axis, batch * samples, heads, max_length, width), cfg.dtype)
+            names = ("batch", "heads", "length", "kv")
             return shard(zeros, *(["layers"] * len(layer_axis)), *names)
 
         return Cache(
