@@ -59,7 +59,7 @@ def flow(
 
 @partial(jax.jit, static_argnames="steps")
 def nash_md(game: Game, start: LogPolicy, *, rate: float | Array, steps: int) -> Path:
-    """Exact Nash-MD: Munos et al. (2023), section 6, one closed-form mirror step at a time.
+    """Exact Nash-MD (Munos et al., 2023), one closed-form mirror step at a time.
 
     pi' = argmax of rate P(. > pi_beta) - KL(. || pi_beta), with beta = rate tau: its own step
     decides the mixture, and it stops where IPO-MD with that beta does.

@@ -1,7 +1,7 @@
 """Games, their regularised value, best responses, and the exact points algorithms should reach.
 
 The game of two policies, regularised towards a reference mu (Munos et al., "Nash Learning from
-Human Feedback", 2023, section 3):
+Human Feedback", 2023):
 
     J(pi, pi') = P(pi > pi') - tau KL(pi || mu) + tau KL(pi' || mu).
 

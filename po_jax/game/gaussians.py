@@ -1,4 +1,4 @@
-"""Two regularisers on a mixture of Gaussians: Tang et al. (2024), section 4.
+"""Two regularisers on a mixture of Gaussians (Tang et al., 2024).
 
 Completions are points of a line, cut into cells; mu is an even mixture of two Gaussians and the
 policy another, whose two means are the parameters. With no preference at all, P = 1/2, IPO is its

@@ -58,20 +58,25 @@ def _log_policy(player: Player, params: Params) -> LogPolicy:
 
 
 class TableAnnotator:
-    """Judges completions by the tables of games: exact, and the same in every order.
+    """Judges completions by tables: exact, and the same in every order.
 
     Args:
       players: one for each prompt that may come, over the same completions.
-      games: one for each player.
+      preferences: P(row > column) for each player.
+      rewards: of each completion, for each player; or none.
     """
 
-    def __init__(self, players: Sequence[Player], games: Sequence[Game]):
+    def __init__(
+        self,
+        players: Sequence[Player],
+        preferences: Sequence[Float[np.ndarray, "completions completions"]],
+        rewards: Sequence[Float[np.ndarray, " completions"]] | None = None,
+    ):
         self._prompts = np.stack([np.asarray(player.prompt) for player in players])
         tree = players[0].tree
         self._completions = _with_lengths(np.asarray(tree.tokens), np.asarray(tree.mask))
-        self._preference = np.stack([np.asarray(game.preference) for game in games])
-        rewards = [game.reward for game in games]
-        self._reward = None if None in rewards else np.stack([np.asarray(r) for r in rewards])
+        self._preference = np.stack(preferences)
+        self._reward = None if rewards is None else np.stack(rewards)
 
     def begin(
         self,
@@ -86,13 +91,13 @@ class TableAnnotator:
         """
 
         def finish() -> Judgement:
-            game = _position(np.asarray(prompt), self._prompts, "prompt")
+            table = _position(np.asarray(prompt), self._prompts, "prompt")
             pairs = _with_lengths(np.asarray(completion), np.asarray(mask))
             first, second = _position(pairs, self._completions, "completion").T
-            preference = self._preference[game, first, second].astype(np.float32)
+            preference = self._preference[table, first, second].astype(np.float32)
             if self._reward is None:
                 return Judgement(preference=preference)
-            reward = np.stack([self._reward[game, first], self._reward[game, second]], axis=1)
+            reward = np.stack([self._reward[table, first], self._reward[table, second]], axis=1)
             return Judgement(preference=preference, reward=reward.astype(np.float32))
 
         return finish

@@ -93,7 +93,11 @@ def sampled_slopes(contest, objective, betas, directions, *, batches, pairs, see
         rollout,
     )
     prompts = jnp.repeat(prompt, pairs, axis=0)
-    annotator = TableAnnotator(contest.players, contest.games)
+    annotator = TableAnnotator(
+        contest.players,
+        [np.asarray(game.preference) for game in contest.games],
+        [np.asarray(game.reward) for game in contest.games],
+    )
     asked = (jnp.tile(prompts, (batches, 1)), rollout.completion, rollout.mask)
     judgement = annotator.begin(asked[0], *(x.reshape(-1, 2, length) for x in asked[1:]))()
     judgement = jax.tree.map(lambda x: jnp.asarray(x).reshape(batches, -1, *x.shape[1:]), judgement)

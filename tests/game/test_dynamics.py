@@ -76,7 +76,7 @@ def test_exact_nash_md_stops_where_ipo_md_with_beta_rate_tau_does(game, logits):
 
 @pytest.mark.parametrize("rate", [0.5, 0.1])
 def test_exact_nash_md_is_within_its_bound_of_nash(game, logits, rate):
-    # Munos et al. (2023), lemma 2: KL* shrinks by 1 - rate tau a step, up to 2 rate^2.
+    # Munos et al. (2023), theorem 1: KL to it shrinks by 1 - rate tau a step, up to 2 rate^2.
     equilibrium = nash(game).log_policy
     path = nash_md(game, logits, rate=rate, steps=200)
     distance = np.array([kl(equilibrium, log_policy) for log_policy in path])

@@ -35,15 +35,14 @@ def params():
         return MODEL.init(jax.random.key(0))
 
 
+ACTIONS = len(TREE.tokens)
+PREFERENCES = [preferences.random(seed, ACTIONS) for seed in range(2)]
+REWARDS = [np.arange(ACTIONS) + 0.5, np.arange(ACTIONS) + 1.0]
+
+
 @pytest.fixture
-def games(players, params):
-    actions = len(TREE.tokens)
-    return [
-        player.game(
-            params, preferences.random(seed, actions), 0.3, reward=1.0 * np.arange(actions) + seed
-        )
-        for seed, player in enumerate(players)
-    ]
+def annotator(players):
+    return TableAnnotator(players, PREFERENCES, REWARDS)
 
 
 def test_the_listed_probabilities_are_all_there_are(players, params):
@@ -58,33 +57,37 @@ def test_players_with_different_prompts_differ(players, params):
     assert np.abs(first - second).sum() > 0.01
 
 
-def test_the_annotator_gives_back_the_tables_it_was_made_of(players, games):
-    annotator = TableAnnotator(players, games)
-    for player, game in zip(players, games, strict=True):
+def test_a_game_has_the_models_probabilities_for_its_reference(players, params):
+    game = players[1].game(params, PREFERENCES[1], 0.3, REWARDS[1])
+    np.testing.assert_allclose(np.exp(game.log_reference), players[1].probabilities(params))
+    np.testing.assert_array_equal(game.preference, PREFERENCES[1])
+    np.testing.assert_array_equal(game.reward, REWARDS[1])
+
+
+def test_the_annotator_gives_back_the_tables_it_was_made_of(players, annotator):
+    for player, preference in zip(players, PREFERENCES, strict=True):
         asked = preferences.from_annotator(
             annotator, np.asarray(player.prompt), np.asarray(TREE.tokens), np.asarray(TREE.mask)
         )
-        np.testing.assert_allclose(asked, game.preference, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(asked, preference, rtol=0, atol=1e-7)
 
 
-def test_the_annotator_tells_rewards_and_padding_from_words(players, games):
+def test_the_annotator_tells_padding_from_words(players, annotator):
     # Token 0 is a word where the mask says so: [0, EOS] is not [EOS].
     pair = jnp.array([[[0, 1], [1, 0]]], jnp.int32)
     mask = jnp.array([[[True, True], [True, False]]])
-    judgement = TableAnnotator(players, games).begin(players[1].prompt[None], pair, mask)()
+    judgement = annotator.begin(players[1].prompt[None], pair, mask)()
     position = {
         tuple(np.asarray(words)[np.asarray(kept)].tolist()): i
         for i, (words, kept) in enumerate(zip(TREE.tokens, TREE.mask, strict=True))
     }
     first, second = position[(0, 1)], position[(1,)]
-    np.testing.assert_allclose(
-        judgement.preference, [games[1].preference[first, second]], rtol=1e-6
-    )
+    np.testing.assert_allclose(judgement.preference, [PREFERENCES[1][first, second]], rtol=1e-6)
     np.testing.assert_allclose(judgement.reward, [[first + 1, second + 1]])
 
 
-def test_the_annotator_refuses_what_it_does_not_know(players, games):
-    ask = TableAnnotator(players, games).begin
+def test_the_annotator_refuses_what_it_does_not_know(players, annotator):
+    ask = annotator.begin
     pair, mask = np.array([[[2, 1], [3, 1]]]), np.ones((1, 2, 2), bool)
     with pytest.raises(ValueError, match="a prompt of its tables"):
         ask(np.array([[2, 2, 2]]), pair, mask)()
