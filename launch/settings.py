@@ -6,6 +6,7 @@ import importlib
 import jax
 import seqio
 
+from po_jax.t5.language_model import T5LM
 from po_jax.training import seqio_feed
 from po_jax.training.corpus import BatchStream, Layout
 
@@ -15,6 +16,7 @@ def batches(
     split: str,
     layout: Layout,
     batch_size: int,
+    language_model: T5LM,
     seed: int = 0,
     module: str | None = None,
 ) -> BatchStream:
@@ -25,13 +27,20 @@ def batches(
       split: of the task.
       layout: which arrays a batch has.
       batch_size: of the global batch.
+      language_model: that will read the batches.
       seed: of the order.
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_feed.stream` raises.
+      ValueError: what `seqio_feed.stream` raises, or if the task's vocabulary has more ids than
+        the model has embeddings.
     """
-    _import(module)
+    ids, rows = vocabulary(task, module).vocab_size, language_model.config.vocab_size
+    if ids > rows:
+        raise ValueError(
+            f"task {task!r}: expected a vocabulary of at most {rows} ids, as many as the model has "
+            f"embeddings, got {ids}: give the task the model's own vocabulary"
+        )
     return seqio_feed.stream(
         task,
         split,

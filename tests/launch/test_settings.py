@@ -1,0 +1,34 @@
+"""What gin files build of seqio tasks, where it cannot be built."""
+
+import pytest
+import seqio
+
+from launch import settings
+from po_jax.t5.config import T5Config
+from po_jax.t5.language_model import T5LM
+from po_jax.training.layouts import Prompts
+
+
+@pytest.fixture
+def task():
+    """A task of bytes: 259 ids."""
+    name = "settings_test_bytes"
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(lambda *args, **kwargs: None, splits=["train"]),
+        output_features={"inputs": seqio.Feature(seqio.ByteVocabulary())},
+    )
+    yield name
+    seqio.TaskRegistry.remove(name)
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(task):
+    model = T5LM(T5Config(vocab_size=100))
+    layout = Prompts(lengths={"inputs": 8})
+    with pytest.raises(ValueError, match="at most 100 ids, .* got 259"):
+        settings.batches(task, "train", layout, 2, model)
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="to name a module, got 'tasks.nowhere'"):
+        settings.vocabulary("x", "tasks.nowhere")
