@@ -181,14 +181,14 @@ def stationary_point(game: Game, opponent: Opponent) -> Solution:
         `jax.tree_util.Partial`), so that its numbers need no new compilation.
 
     Raises:
-      RuntimeError: if the certificate leaves more than 1e-10 total variation open.
+      RuntimeError: if the gap is above 2e-20 tau. For a Nash equilibrium, which KL <= gap / tau
+        and Pinsker's inequality keep within 1e-10 of the solution in total variation.
     """
     payoff = Partial(_payoff, game, opponent)
     advantage, steps = follow(payoff, float(game.tau), np.zeros(len(game.log_reference)))
     log_policy = _policy(game, jnp.asarray(advantage))
     answer = best_response(game, opponent(log_policy))
     gap = game.tau * kl(log_policy, answer)
-    # Pinsker: total variation <= sqrt(KL / 2), and at equilibrium KL <= gap / tau.
     if not gap <= 2e-20 * game.tau:
         raise RuntimeError(
             f"stationary_point: expected a gap of at most {2e-20 * game.tau}, got {gap} after "

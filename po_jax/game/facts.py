@@ -108,7 +108,7 @@ def gaussian_regularisers(numbers: Mapping[str, Numbers]) -> Facts:
     """How far the KL rises on each path, and where it ends."""
     return [
         (
-            f"KL descending the {name} regulariser: first, highest, last",
+            f"KL descending the squared margin, {name}: first, highest, last",
             ", ".join(f"{x:.2f}" for x in (study["kl"][0], study["kl"].max(), study["kl"][-1])),
         )
         for name, study in numbers.items()

@@ -18,7 +18,7 @@ from po_jax.game.gradients import expected_gradient
 
 Means = Float[Array, " components"]
 
-CELLS = np.linspace(-8.0, 8.0, 81)
+CELLS = np.linspace(-8.0, 8.0, 61)
 WIDTH = 0.7
 REFERENCE = (-2.0, 2.0)
 # IPO's squared margin, whatever tau is: without preferences its targets cancel.

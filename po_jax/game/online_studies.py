@@ -43,23 +43,20 @@ from po_jax.t5.language_model import T5LM
 
 Numbers = dict[str, np.ndarray]
 
-# The game that most figures play: rock-paper-scissors with a reference that likes rock, seen from
-# three starts in the simplex.
+# Most figures play rock-paper-scissors with a reference that likes rock, and a policy that begins
+# there or by saying scissors.
 REFERENCE = (0.7, 0.2, 0.1)
 FAR_START = (0.02, 0.03, 0.95)
 BETAS = (0.0, 0.125, 0.5, 1.0)
+# Step of a flow of IPO. Policy gradients take 4 / tau times it: at beta = 0 both then coincide.
+RATE = 0.02
+# The same length for all, so that studies share what is compiled.
+walk = partial(flow, steps=3000, geometry="mirror")
 
 
 def cyclic_game(tau: float = 0.2, strength: float = 0.8) -> Game:
     """Rock-paper-scissors with the reference of the figures."""
     return make_game(preferences.cyclic(3, strength), REFERENCE, tau)
-
-
-def mirror_path(name: str, tau: float, beta: float, game: Game, start: LogPolicy) -> Path:
-    """The mirror flow of IPO-MD or Nash-MD-PG, timed so that at beta = 0 both are the same."""
-    algorithm = {"ipo_md": ipo_md, "nash_md_pg": nash_md_pg}[name](tau, beta)
-    rate = 0.02 if name == "ipo_md" else 0.02 * 4.0 / tau
-    return flow(algorithm, game, start, rate=rate, steps=3000, geometry="mirror")
 
 
 def identities(tau: float = 0.2) -> Numbers:
@@ -116,9 +113,9 @@ def stationary_points(tau: float = 0.2) -> Numbers:
         "kl": np.array([kl(point, game.log_reference) for point in points]),
         "walked_beta": np.array(BETAS),
     }
-    for name in ("ipo_md", "nash_md_pg"):
-        ends = [mirror_path(name, tau, beta, game, game.log_reference)[-1] for beta in BETAS]
-        numbers[name] = np.exp(np.stack(ends))
+    for algorithm, rate in ((ipo_md, RATE), (nash_md_pg, RATE * 4.0 / tau)):
+        paths = [walk(algorithm(tau, beta), game, game.log_reference, rate=rate) for beta in BETAS]
+        numbers[algorithm.__name__] = np.exp(np.stack([path[-1] for path in paths]))
     return numbers
 
 
@@ -126,15 +123,18 @@ def trajectories(tau: float = 0.2) -> dict[str, Numbers]:
     """Six algorithms on the cyclic game: their paths in the simplex and what they achieve."""
     game = cyclic_game(tau)
     start = jnp.log(jnp.array(FAR_START))
-    walk = partial(flow, game=game, start=start, steps=800, geometry="mirror")
-    speed = 0.02 * 4.0 / tau  # of a policy gradient beside IPO's
+    speed = RATE * 4.0 / tau
+    algorithms = {
+        "online IPO": (ipo_md(tau, 0.0), RATE),
+        "IPO-MD, β = 0.5": (ipo_md(tau, 0.5), RATE),
+        "Nash-MD-PG, β = 0.5": (nash_md_pg(tau, 0.5), speed),
+        "best response to μ": (nash_md_pg(tau, 1.0), speed),
+        "online DPO": (online_dpo(tau), speed),
+        "self-play, no regulariser": (nash_md_pg(0.0, 0.0), speed),
+    }
     paths = {
-        "online IPO": walk(ipo_md(tau, 0.0), rate=0.02),
-        "IPO-MD, β = 0.5": walk(ipo_md(tau, 0.5), rate=0.02),
-        "Nash-MD-PG, β = 0.5": walk(nash_md_pg(tau, 0.5), rate=speed),
-        "best response to μ": walk(nash_md_pg(tau, 1.0), rate=speed),
-        "online DPO": walk(online_dpo(tau), rate=speed),
-        "self-play, no regulariser": walk(nash_md_pg(0.0, 0.0), rate=speed),
+        name: walk(algorithm, game, start, rate=rate)[:800]
+        for name, (algorithm, rate) in algorithms.items()
     }
     numbers = {
         name: {"policy": np.exp(path), **{k: np.asarray(v) for k, v in measure(game, path).items()}}
@@ -159,7 +159,7 @@ def alignment(tau: float = 0.2) -> Numbers:
 
     cosines, distances = [], []
     for beta in BETAS:
-        path = mirror_path("ipo_md", tau, beta, game, start)[:1000]
+        path = walk(ipo_md(tau, beta), game, start, rate=RATE)[:1000]
         point = stationary_point(game, against_mixture(game, beta)).log_policy
         cosines.append(np.asarray(jax.vmap(partial(cosine, beta))(path)))
         distances.append(np.asarray(jax.vmap(partial(total_variation, log_q=point))(path)))
@@ -183,7 +183,7 @@ def variances(tau: float = 0.3) -> dict[str, Numbers]:
     for name, (game, start) in games.items():
         algorithm = ipo_md(tau, 0.0)
         start = jnp.log(jnp.array(start))
-        path = flow(algorithm, game, start, rate=0.01, steps=300, geometry="mirror")
+        path = walk(algorithm, game, start, rate=0.01)[:300]
         numbers[name] = {
             "time": 0.01 * np.arange(len(path)),
             "contrastive": (tau / 4.0) ** 2 * _traces(algorithm, game, path),

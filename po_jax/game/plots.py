@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
-matplotlib.use("agg")
-
 Numbers = Mapping[str, np.ndarray]
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey.
@@ -29,12 +27,6 @@ STYLE = {
     "lines.linewidth": 1.6,
     "savefig.dpi": 110,
 }
-
-
-def draw(study: str, numbers: Mapping[str, Any], path: Path) -> None:
-    """Draws a study by the function of its name and writes it as PNG."""
-    with matplotlib.rc_context(STYLE):
-        globals()[study](numbers).savefig(path)
 
 
 def _axes(columns: int, width: float = 4.2, height: float = 3.2) -> tuple[Figure, list[Axes]]:
@@ -263,3 +255,26 @@ def _draw_simplex(axis: Axes) -> None:
         )
     axis.set_aspect("equal")
     axis.axis("off")
+
+
+_FIGURES = {
+    figure.__name__: figure
+    for figure in (
+        identities,
+        stationary_points,
+        trajectories,
+        alignment,
+        variances,
+        token_mixtures,
+        functions,
+        certain_preference,
+        unseen_completion,
+        gaussian_regularisers,
+    )
+}
+
+
+def draw(study: str, numbers: Mapping[str, Any], path: Path) -> None:
+    """Draws a study by the function of its name and writes it as PNG."""
+    with matplotlib.rc_context(STYLE):
+        _FIGURES[study](numbers).savefig(path)

@@ -70,77 +70,74 @@ def sampled_slopes(contest, objective, betas, directions, *, batches, pairs, see
 
     A batch holds `pairs` pairs a prompt; the gradient of its mean loss is what a trainer applies.
     """
-    player = contest.players[0]
-    model, length = player.model, player.tree.tokens.shape[1]
-    prompt = contest.prompts
-    beta = jnp.tile(jnp.asarray(betas, jnp.float32), (len(prompt), batches * pairs))
+    batch = _draw(contest, betas, batches, pairs, seed)
+    model, params = contest.players[0].model, contest.policy
+
+    def loss(logprobs, batch):
+        return jnp.mean(objective(logprobs, batch))
+
+    # Cut at the log-probs of the sequences, so that all objectives share the T5's compilation.
+    cotangents = jax.vmap(jax.grad(loss))(_logprobs(model, params, batch), batch)
+    return np.asarray(_pull_back(model, params, batch, cotangents, directions), np.float64)
+
+
+def _draw(contest, betas, batches, pairs, seed):
+    """Preference batches from the sampler and the tables: leaves are [batches, rows, ...]."""
+    player, prompt = contest.players[0], contest.prompts
+    length = player.tree.tokens.shape[1]
     rollout = sample(
-        model,
+        player.model,
         Strategy(max_length=length),
         contest.policy,
         contest.reference,
         prompt,
-        beta,
+        jnp.tile(jnp.asarray(betas, jnp.float32), (len(prompt), batches * pairs)),
         jax.random.key(seed),
     )
-    # From [prompts, samples, length] to [batches, pairs, 2, length], prompts first in each batch.
-    rollout = jax.tree.map(
-        lambda x: (
-            x.reshape(len(prompt), batches, pairs, 2, length)
-            .swapaxes(0, 1)
-            .reshape(batches, len(prompt) * pairs, 2, length)
-        ),
-        rollout,
-    )
-    prompts = jnp.repeat(prompt, pairs, axis=0)
+    # From [prompts, samples, length], a pair's samples side by side, to [rows, 2, length].
+    rollout = jax.tree.map(lambda x: x.reshape(-1, 2, length), rollout)
+    prompts = jnp.repeat(prompt, batches * pairs, axis=0)
     annotator = TableAnnotator(
         contest.players,
         [np.asarray(game.preference) for game in contest.games],
         [np.asarray(game.reward) for game in contest.games],
     )
-    asked = (jnp.tile(prompts, (batches, 1)), rollout.completion, rollout.mask)
-    judgement = annotator.begin(asked[0], *(x.reshape(-1, 2, length) for x in asked[1:]))()
-    judgement = jax.tree.map(lambda x: jnp.asarray(x).reshape(batches, -1, *x.shape[1:]), judgement)
-
-    # Cut at the log-probs of the sequences, so that all objectives share the T5's compilation.
-    def loss(policy, batch):
-        return jnp.mean(objective(policy, batch))
-
-    logprobs = _sequence_logprobs(model, contest.policy, prompts, rollout)
-    by_batch = PreferenceBatch(
-        prompt=jnp.broadcast_to(prompts, (batches, *prompts.shape)),
+    judgement = annotator.begin(prompts, rollout.completion, rollout.mask)()
+    drawn = PreferenceBatch(
+        prompt=prompts,
         completion=rollout.completion,
         mask=rollout.mask,
-        preference=judgement.preference,
+        preference=jnp.asarray(judgement.preference),
         reference_logprob=sequence_logprob(rollout.reference_logprob, rollout.mask),
-        reward=judgement.reward,
+        reward=jnp.asarray(judgement.reward),
     )
-    cotangents = jax.vmap(jax.grad(loss))(logprobs, by_batch)
-    slopes = _pull_back(model, contest.policy, prompts, rollout, cotangents, directions)
-    return np.asarray(slopes, np.float64)
+
+    def deal(x):
+        """Every batch gets as many rows of each prompt."""
+        dealt = x.reshape(len(prompt), batches, pairs, *x.shape[1:]).swapaxes(0, 1)
+        return dealt.reshape(batches, len(prompt) * pairs, *x.shape[1:])
+
+    return jax.tree.map(deal, drawn)
+
+
+def _score(model, params, batch):
+    logprobs = model.score(params, batch.prompt, batch.completion, batch.mask)
+    return sequence_logprob(logprobs, batch.mask)
 
 
 @partial(jax.jit, static_argnames="model")
-def _sequence_logprobs(model, params, prompts, rollout):
-    def of_batch(rollout):
-        logprobs = model.score(params, prompts, rollout.completion, rollout.mask)
-        return sequence_logprob(logprobs, rollout.mask)
-
-    return jax.lax.map(of_batch, rollout)
+def _logprobs(model, params, batches):
+    return jax.lax.map(partial(_score, model, params), batches)
 
 
 @partial(jax.jit, static_argnames="model")
-def _pull_back(model, params, prompts, rollout, cotangents, directions):
+def _pull_back(model, params, batches, cotangents, directions):
     def of_batch(piece):
-        rollout, cotangent = piece
+        batch, cotangent = piece
+        _, pull = jax.vjp(lambda params: _score(model, params, batch), params)
+        return _along(directions, pull(cotangent)[0])
 
-        def logprobs(params):
-            logprobs = model.score(params, prompts, rollout.completion, rollout.mask)
-            return sequence_logprob(logprobs, rollout.mask)
-
-        return _along(directions, jax.vjp(logprobs, params)[1](cotangent)[0])
-
-    return jax.lax.map(of_batch, (rollout, cotangents))
+    return jax.lax.map(of_batch, (batches, cotangents))
 
 
 def p_value(samples, expected):
