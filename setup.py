@@ -5,7 +5,7 @@ Versions are ranges here; `constraints.txt` holds the one tested set, which the 
 
 from setuptools import find_packages, setup
 
-COMMANDS = ("train", "evaluate", "sample", "convert", "play")
+COMMANDS = ("train", "evaluate", "sample", "label", "convert", "play", "quickstart")
 
 # The gin files live in `gin/` of the checkout. In a wheel they cannot: `gin` is gin-config's own
 # package. There they become package data of `launch`, whose `GIN_FOLDER` knows both places.
@@ -19,7 +19,11 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "launch.gin"],
     package_dir={"launch.gin": "gin"},
-    package_data={"launch.gin": ["**/*.gin"], "tasks": ["*.model"]},
+    package_data={
+        "launch.gin": ["**/*.gin"],
+        "launch": ["docstrings_sft/*"],
+        "tasks": ["*.model"],
+    },
     install_requires=[
         "jax>=0.10,<0.13",
         "flax>=0.12",
