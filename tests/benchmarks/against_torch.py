@@ -36,7 +36,7 @@ from po_jax.sampling import Strategy, sample
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adamw
-from po_jax.training.state import TrainState, state_shardings
+from po_jax.training.state import initial_state, state_shardings
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
 
@@ -72,7 +72,7 @@ class Ours:
         init = jax.jit(self.model.init)
         self.reference = init(jax.random.key(1))
         self.policy = init(jax.random.key(0))
-        self.state = TrainState.create(init(jax.random.key(0)), optimizer)
+        self.state = initial_state(self.model.init, axes, optimizer, partitioner, jax.random.key(0))
         shardings = state_shardings(self.state, axes, partitioner)
         self.update = make_train_step(policy, optimizer, partitioner, shardings)
         self.score = jax.jit(self.model.score)
@@ -229,7 +229,8 @@ def main():
         for what in args.what or ("sampling", "step"):
             times = {name: [] for name in contestants}
             for each in contestants.values():
-                getattr(each, what)(prompt, completion)
+                for _ in range(2):  # The first call compiles, the second settles the allocators.
+                    getattr(each, what)(prompt, completion)
             for _ in range(args.rounds):
                 for name, each in contestants.items():
                     run = partial(getattr(each, what), prompt, completion)
