@@ -15,7 +15,9 @@ def task():
     name = "settings_test_bytes"
     seqio.TaskRegistry.add(
         name,
-        source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: None, splits=["train"]),
+        source=seqio.FunctionDataSource(
+            lambda split, shuffle_files, seed=None: None, splits=["train"]
+        ),
         output_features={"inputs": seqio.Feature(seqio.ByteVocabulary())},
     )
     yield name
