@@ -51,7 +51,7 @@ BETAS = (0.0, 0.125, 0.5, 1.0)
 # Step of a flow of IPO. Policy gradients take 4 / tau times it: at beta = 0 both then coincide.
 RATE = 0.02
 # The same length for all, so that studies share what is compiled.
-walk = partial(flow, steps=3000, geometry="mirror")
+walk = partial(flow, steps=1000, geometry="mirror")
 
 
 def cyclic_game(tau: float = 0.2, strength: float = 0.8) -> Game:
@@ -159,7 +159,7 @@ def alignment(tau: float = 0.2) -> Numbers:
 
     cosines, distances = [], []
     for beta in BETAS:
-        path = walk(ipo_md(tau, beta), game, start, rate=RATE)[:1000]
+        path = walk(ipo_md(tau, beta), game, start, rate=RATE)
         point = stationary_point(game, against_mixture(game, beta)).log_policy
         cosines.append(np.asarray(jax.vmap(partial(cosine, beta))(path)))
         distances.append(np.asarray(jax.vmap(partial(total_variation, log_q=point))(path)))
@@ -218,7 +218,8 @@ def token_mixtures(tau: float = 0.1) -> Numbers:
         )
     )
     with jax.enable_x64(False):
-        policy, reference = (model.init(jax.random.key(seed)) for seed in (0, 1))
+        init = jax.jit(model.init)
+        policy, reference = (init(jax.random.key(seed)) for seed in (0, 1))
         player = Player(model, jnp.array([3, 4, 2, 1], jnp.int32), tree)
     game = player.game(reference, preferences.random(0, len(tree.tokens)), tau)
     log_policy = jnp.log(jnp.asarray(player.probabilities(policy)))

@@ -168,7 +168,7 @@ def fit_reference(folder: Path, steps: int = 400) -> str:
         (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=steps)
         return params
 
-    params = fit(MODEL.init(jax.random.key(0)))
+    params = fit(jax.jit(MODEL.init)(jax.random.key(0)))
     manager = CheckpointManager(folder)
     manager.save(0, TrainState.create(params, optax.identity()))
     manager.close()

@@ -32,7 +32,7 @@ def players():
 @pytest.fixture
 def params():
     with jax.enable_x64(False):
-        return MODEL.init(jax.random.key(0))
+        return jax.jit(MODEL.init)(jax.random.key(0))
 
 
 ACTIONS = len(TREE.tokens)

@@ -48,7 +48,7 @@ def contest():
         )
     )
     with jax.enable_x64(False):
-        reference, other = (model.init(jax.random.key(seed)) for seed in (0, 1))
+        reference, other = (jax.jit(model.init)(jax.random.key(seed)) for seed in (0, 1))
         # Away from the reference, but not so far that its completions are never drawn.
         policy = jax.tree.map(lambda r, o: 0.6 * r + 0.4 * o, reference, other)
     prompts = jnp.array([[3, 4, 1, 0], [2, 2, 3, 1]], jnp.int32)
