@@ -3,9 +3,9 @@
     python -m launch.quickstart [FOLDER]
 
 1. A small policy, shipped, that writes the first line of a docstring (trained by
-   gin/experiments/docstrings/sft.gin) answers prompts twice; ROUGE against the author's own line
-   says which answer is better.
-2. A preference model learns from these comparisons.
+   gin/experiments/docstrings/sft.gin) answers each prompt four times; ROUGE against the author's
+   own line says which of two answers is better.
+2. A Bradley-Terry preference model learns from these comparisons.
 3. Offline IPO learns from the comparisons; online IPO, IPO-MD and Nash-MD-PG from fresh answers,
    judged by the preference model.
 4. All answer prompts of modules that nobody has seen, and ROUGE judges.
@@ -26,8 +26,8 @@ from po_jax.training.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
-TRAIN_PROMPTS = 3000
-VALIDATION_PROMPTS = 300
+TRAIN_PROMPTS = 2400
+VALIDATION_PROMPTS = 100
 
 
 def command(experiment: str, **macros: object) -> list[str]:
@@ -38,7 +38,7 @@ def command(experiment: str, **macros: object) -> list[str]:
 
 def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list[str]]]:
     """Every stage: what it is, the program, and its arguments."""
-    data, judge, start = folder / "data", str(folder / "preference_model"), str(START)
+    data, judge, start = folder / "data", str(folder / "reward_model"), str(START)
     found = [
         (
             f"comparisons for {split}",
@@ -57,7 +57,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
         (
             "preference model",
             train.main,
-            command("preference_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=start),
+            command("reward_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=start),
         )
     )
     for method in METHODS:

@@ -1,6 +1,7 @@
 """Comparisons made by a policy and a judge: what preference models and offline algorithms read."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -27,10 +28,13 @@ def label(
     vocabulary: Vocabulary,
     partitioner: Partitioner,
     batch_size: int,
+    samples: int = 2,
     max_prompts: int | None = None,
     random_seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Draws two completions of each prompt, has them judged, and yields records of `tasks.jsonl`.
+    """Draws completions of each prompt, has every pair of them judged, and yields the verdicts.
+
+    They are records as `tasks.jsonl` reads them.
 
     Pairs are left out that teach nothing (both are judged alike) or that text cannot hold (one is
     empty).
@@ -44,14 +48,17 @@ def label(
       vocabulary: of the policy.
       partitioner: the mesh and its rules.
       batch_size: prompts at a time.
+      samples: completions a prompt, at least 2; K of them make K (K - 1) / 2 pairs.
       max_prompts: at most so many, evenly spaced over the split; None for all.
       random_seed: of the sampling.
 
     Raises:
-      ValueError: a checkpoint that is none or of another model, or a batch that the mesh cannot
-        divide.
+      ValueError: fewer than two samples, a checkpoint that is none or of another model, or a batch
+        that the mesh cannot divide.
       AnnotatorError: if the judge raises or answers outside [0, 1].
     """
+    if samples < 2:
+        raise ValueError(f"labelling.label: expected at least 2 samples a prompt, got {samples}")
     asked = gather(prompts, max_prompts)
     rollout = draw(
         language_model,
@@ -59,25 +66,30 @@ def label(
         load_parameters(Model(language_model=language_model), checkpoint, partitioner),
         None,
         asked.tokens,
-        (0.0, 0.0),
+        (0.0,) * samples,
         jax.random.key(random_seed),
         batch_size=batch_size,
         partitioner=partitioner,
     )
-    for start in range(0, len(asked.texts), batch_size):
-        rows = np.arange(start, start + batch_size) % len(
-            asked.texts
-        )  # the last batch is filled up
-        finish = annotator.begin(asked.tokens[rows], rollout.completion[rows], rollout.mask[rows])
-        preference = np.asarray(finish().preference)
-        for row, p in zip(rows[: len(asked.texts) - start], preference, strict=False):
-            first, second = (to_text(vocabulary, tokens) for tokens in rollout.completion[row])
-            if p == 0.5 or not (first.strip() and second.strip()):
-                continue
-            chosen, rejected = (first, second) if p > 0.5 else (second, first)
-            yield {
-                "prompt": asked.texts[row],
-                "chosen": chosen,
-                "rejected": rejected,
-                "preference": float(max(p, 1.0 - p)),
-            }
+    count = len(asked.texts)
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size) % count  # the last batch is filled up
+        texts = [
+            [to_text(vocabulary, tokens) for tokens in drawn] for drawn in rollout.completion[rows]
+        ]
+        for pair in combinations(range(samples), 2):
+            completion, mask = (x[rows][:, pair] for x in (rollout.completion, rollout.mask))
+            verdict = annotator.begin(asked.tokens[rows], completion, mask)()
+            preference = np.asarray(verdict.preference)
+            for i, row in enumerate(rows[: count - start]):
+                first, second = (texts[i][k] for k in pair)
+                p = float(preference[i])
+                if p == 0.5 or not (first.strip() and second.strip()):
+                    continue
+                chosen, rejected = (first, second) if p > 0.5 else (second, first)
+                yield {
+                    "prompt": asked.texts[row],
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "preference": max(p, 1.0 - p),
+                }

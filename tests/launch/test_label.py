@@ -1,0 +1,70 @@
+"""The real launcher: every pair of a tiny policy's completions is judged once, by any callable."""
+
+from itertools import combinations
+import json
+
+import gin
+import pytest
+
+from launch import label
+from tests.launch import tiny_policies
+
+PROMPTS = 11
+JUDGE = """
+from __gin__ import dynamic_registration
+from po_jax.annotators import callable
+from tests.launch import test_label
+
+ANNOTATOR = @callable.CallableAnnotator
+callable.CallableAnnotator.judge = @test_label.shorter
+callable.CallableAnnotator.vocabulary = %VOCABULARY
+"""
+
+
+def shorter(prompt, first, second):
+    return len(second) / max(len(first) + len(second), 1)
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("PO_JAX_JSONL_DIR", str(tmp_path))
+    rows = [{"prompt": f"Text {i}.", "summary": "Unknown to the judge."} for i in range(PROMPTS)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "judge.gin").write_text(JUDGE)
+    tiny_policies.write(tmp_path, {"sft": 0})
+    yield [
+        f"--gin_file={tmp_path / 'model.gin'}",
+        "--gin_file=gin/runs/label.gin",
+        f"--gin_file={tmp_path / 'judge.gin'}",
+        "--gin.MIXTURE_OR_TASK_NAME='jsonl_prompts'",
+        "--gin.MIXTURE_OR_TASK_MODULE='tasks.jsonl'",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 16, 'targets': 5}",
+        f"--gin.CHECKPOINT_PATH='{tmp_path / 'sft'}'",
+        f"--gin.OUTPUT='{tmp_path / 'out' / 'train.jsonl'}'",
+        "--gin.BATCH_SIZE=8",
+    ]
+    gin.clear_config()
+
+
+def test_every_pair_is_judged_once(arguments, tmp_path, capsys):
+    assert label.main([*arguments, "--gin.SAMPLES=3"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open()]
+    assert f"wrote {len(rows)} comparisons" in capsys.readouterr().out
+    complete = 0
+    for i in range(PROMPTS):
+        own = [row for row in rows if row["prompt"] == f"Text {i}."]
+        for row in own:
+            expected = shorter("", row["chosen"], row["rejected"])
+            assert 0.5 < row["preference"] == pytest.approx(expected)
+        pairs = [{row["chosen"], row["rejected"]} for row in own]
+        texts = set().union(*pairs)
+        # Where no two lengths tie, all three pairs are there.
+        if len({len(text) for text in texts}) == 3:
+            complete += 1
+            assert all(set(pair) in pairs for pair in combinations(texts, 2)) and len(pairs) == 3
+    assert complete >= 3
+
+
+def test_one_completion_makes_no_pair(arguments, capsys):
+    assert label.main([*arguments, "--gin.SAMPLES=1"]) == 1
+    assert "at least 2 samples a prompt, got 1" in capsys.readouterr().err
