@@ -10,7 +10,7 @@ import functools
 import os
 from pathlib import Path
 
-from tasks import docstring_pairs, jsonl, records, registration, vocabularies
+from tasks import docstring_pairs, records, registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
 DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"
@@ -40,7 +40,7 @@ def _prompts(split: str) -> list[records.Row]:
 
 
 def _comparisons(split: str) -> list[records.Row]:
-    return records.rows(folder() / f"comparisons.{split}.jsonl", jsonl.comparison)
+    return records.rows(folder() / f"comparisons.{split}.jsonl", records.comparison)
 
 
 _VOCABULARY = vocabularies.docstrings()

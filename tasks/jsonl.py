@@ -10,7 +10,6 @@ registers jsonl_sft, jsonl_prompts and jsonl_comparisons, which read train.jsonl
 and test.jsonl in the folder PO_JAX_JSONL_DIR; `register` takes another name and folder.
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def register(
 
     registration.add_sft(f"{name}_sft", reader(demonstration), vocabulary)
     registration.add_prompts(f"{name}_prompts", reader(prompt), vocabulary)
-    registration.add_comparisons(f"{name}_comparisons", reader(comparison), vocabulary)
+    registration.add_comparisons(f"{name}_comparisons", reader(records.comparison), vocabulary)
 
 
 def demonstration(record: records.Record, where: str) -> records.Row:
@@ -56,21 +55,6 @@ def prompt(record: records.Record, where: str) -> records.Row:
     """The row of a prompt alone; a completion that is there serves as the reference."""
     references = [record[key] for key in ("completion", "summary") if record.get(key)]
     return {"inputs": records.text(record, "prompt", where), "references": references}
-
-
-def comparison(record: records.Record, where: str) -> records.Row:
-    """The row of two completions; the feed exchanges them at random."""
-    preference = record.get("preference", 1.0)
-    if isinstance(preference, bool) or not isinstance(preference, int | float):
-        raise ValueError(f"{where}: expected 'preference' to be a number, got {preference!r:.60}")
-    if not 0 <= preference <= 1 or math.isnan(preference):
-        raise ValueError(f"{where}: expected 'preference' in [0, 1], got {preference}")
-    return {
-        "inputs": records.text(record, "prompt", where),
-        "completion_1": records.text(record, "chosen", where),
-        "completion_2": records.text(record, "rejected", where),
-        "preference": float(preference),
-    }
 
 
 register("jsonl")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,25 @@ def text(record: Record, key: str, where: str) -> str:
     if not value.strip():
         raise ValueError(f"{where}: {key!r} is empty")
     return value
+
+
+def comparison(record: Record, where: str) -> Row:
+    """The row of a comparison in TRL's format; the feed exchanges its completions at random.
+
+    Raises:
+      ValueError: a text is missing or empty, or the preference is not a number in [0, 1].
+    """
+    preference = record.get("preference", 1.0)
+    if isinstance(preference, bool) or not isinstance(preference, int | float):
+        raise ValueError(f"{where}: expected 'preference' to be a number, got {preference!r:.60}")
+    if not 0 <= preference <= 1 or math.isnan(preference):
+        raise ValueError(f"{where}: expected 'preference' in [0, 1], got {preference}")
+    return {
+        "inputs": text(record, "prompt", where),
+        "completion_1": text(record, "chosen", where),
+        "completion_2": text(record, "rejected", where),
+        "preference": float(preference),
+    }
 
 
 def folder(variable: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import seqio
 
 DOCSTRINGS_MODEL = Path(__file__).with_name("docstrings.model")
+VARIABLE = "PO_JAX_VOCABULARY"
 T5_EXTRA_IDS = 100  # sentinels of span corruption, which T5's checkpoints count as pieces
 
 
@@ -26,8 +27,17 @@ def t5(path: str | os.PathLike, extra_ids: int = T5_EXTRA_IDS) -> seqio.Vocabula
 
 
 def from_environment() -> seqio.Vocabulary:
-    """What PO_JAX_VOCABULARY names: "docstrings" (also if unset), "bytes", or a path for `t5`."""
-    choice = os.environ.get("PO_JAX_VOCABULARY", "docstrings")
+    """What PO_JAX_VOCABULARY names: "docstrings", "bytes", or a path for `t5`.
+
+    Raises:
+      ValueError: it is not set; a wrong guess would train on other ids than a checkpoint knows.
+    """
+    choice = os.environ.get(VARIABLE)
+    if not choice:
+        raise ValueError(
+            f"{VARIABLE}: expected the path of your T5's SentencePiece model (spiece.model), "
+            '"bytes" for ByT5, or "docstrings" for the 4,096 pieces shipped; it is not set'
+        )
     if choice == "docstrings":
         return docstrings()
     return seqio.ByteVocabulary() if choice == "bytes" else t5(choice)

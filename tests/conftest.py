@@ -1,6 +1,6 @@
 """Strictness, fake devices and fixtures shared by all tests.
 
-Everything is set through `jax.config`, not the environment: a command that a test launches as a
+JAX is set up through `jax.config`, not the environment: a command that a test launches as a
 subprocess sees the machine as its user would.
 """
 
@@ -23,6 +23,8 @@ jax.config.update("jax_threefry_partitionable", True)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Tasks on a user's own data ask which vocabulary they are for.
+os.environ.setdefault("PO_JAX_VOCABULARY", "docstrings")
 # No fused or reordered arithmetic may hide behind a lower matrix precision.
 jax.config.update("jax_default_matmul_precision", "highest")
 

@@ -109,7 +109,7 @@ def test_mistakes_are_told_with_file_and_line(tmp_path, line, message):
     with pytest.raises(
         ValueError, match=f"train.jsonl, {message}".replace("train.jsonl, '", ".*'")
     ):
-        records.rows(path, jsonl.comparison)
+        records.rows(path, records.comparison)
 
 
 def test_missing_and_empty_files_are_named(tmp_path):

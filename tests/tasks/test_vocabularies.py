@@ -41,6 +41,9 @@ def test_training_twice_gives_the_same_bytes():
 
 def test_choice_by_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("PO_JAX_VOCABULARY", raising=False)
+    with pytest.raises(ValueError, match="PO_JAX_VOCABULARY: .* it is not set"):
+        vocabularies.from_environment()
+    monkeypatch.setenv("PO_JAX_VOCABULARY", "docstrings")
     assert vocabularies.from_environment() == vocabularies.docstrings()
     monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
     assert vocabularies.from_environment().encode("A") == [ord("A") + 3]
