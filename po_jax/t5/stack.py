@@ -48,7 +48,7 @@ def layer_class(cfg, layer, length, broadcast, methods):
     have a layer axis, then the static `deterministic`.
     """
     if cfg.remat_policy != "none":
-        minimal = jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims
+        minimal = jax.checkpoint_policies.save_only_these_names("product")
         layer = nn.remat(
             layer,
             prevent_cse=not cfg.scan_layers,

@@ -1,11 +1,11 @@
-"""Relative positions against T5X's bucket tables; the bias against a plain gather."""
+"""Relative positions against T5X's bucket tables; the bias against a plain gather; products."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.t5.layers import RelativeBias, relative_buckets
+from po_jax.t5.layers import RelativeBias, product, relative_buckets, transposed
 
 
 def test_buckets_are_those_of_t5x(golden):
@@ -54,3 +54,38 @@ def test_row_is_a_row_of_the_whole_bias(getkey):
     row = jax.jit(lambda t: bias.apply(variables, t, 7, method="row"))
     for t in range(7):
         np.testing.assert_allclose(row(t)[0, :, 0], whole[0, :, t], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x, kernel, axes, equation",
+    [
+        ((2, 3, 5), (5, 7), 1, "bse,ef->bsf"),
+        ((2, 3, 5), (5, 7, 4), 1, "bse,ehd->bshd"),
+        ((2, 3, 7, 4), (7, 4, 5), 2, "bshd,hde->bse"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_product_and_its_cotangents_are_those_of_einsum(x, kernel, axes, equation, dtype, getkey):
+    operands = [jax.random.normal(getkey(), shape).astype(dtype) for shape in (x, kernel)]
+
+    def ours(x, kernel):
+        return product(x, kernel, axes, jnp.float32)
+
+    def theirs(x, kernel):
+        return jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
+
+    got, got_vjp = jax.vjp(ours, *operands)
+    expected, expected_vjp = jax.vjp(theirs, *operands)
+    cotangent = jax.random.normal(getkey(), expected.shape)
+    for a, b in zip((got, *got_vjp(cotangent)), (expected, *expected_vjp(cotangent)), strict=True):
+        assert a.dtype == b.dtype
+        tolerance = 1e-5 if dtype == "float32" else 1e-2
+        np.testing.assert_allclose(
+            a.astype("float32"), b.astype("float32"), rtol=tolerance, atol=1e-5
+        )
+
+
+def test_transposed_is_its_own_cotangent_transposed(getkey):
+    table, weights = (jax.random.normal(getkey(), shape) for shape in ((3, 5), (5, 3)))
+    gradient = jax.grad(lambda table: jnp.vdot(transposed(table), weights))(table)
+    np.testing.assert_array_equal(gradient, weights.T)

@@ -173,6 +173,33 @@ def test_scanned_stack_equals_the_unscanned_one(golden, version, remat):
         )
 
 
+def test_minimal_remat_keeps_more_than_full_and_less_than_none():
+    def kept(remat_policy):
+        model = T5LM(
+            T5Config(
+                vocab_size=11,
+                emb_dim=6,
+                num_heads=2,
+                head_dim=3,
+                mlp_dim=20,
+                num_encoder_layers=2,
+                num_decoder_layers=2,
+                scan_layers=True,
+                relative_bias="per_layer",
+                remat_policy=remat_policy,
+            )
+        )
+        tokens = jnp.ones((3, 2, 5), jnp.int32)
+
+        def backward(params):
+            return jax.vjp(lambda p: model.score(p, tokens[:, 0], tokens, tokens > 0), params)[1]
+
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(backward, params)))
+
+    assert kept("full") < kept("minimal") < kept("none")
+
+
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_steps_against_the_cache_equal_decoding_at_once(golden, version, scan, getkey):
