@@ -1,6 +1,6 @@
 # Each target does its own set-up in .venv; a second call installs nothing.
 #
-#   make quickstart   train and compare the methods on embedded data, in about ten minutes
+#   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the whole test suite
 #   make lint         style checks
 

@@ -29,7 +29,6 @@ setup(
         "flax>=0.12",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11",
-        "safetensors>=0.5",
         "jaxtyping>=0.3",
         "numpy>=2",
         # Data, configuration and evaluation.
@@ -40,7 +39,7 @@ setup(
         "matplotlib>=3.9",
     ],
     extras_require={
-        "test": ["beartype", "pytest", "ruff", "scipy", "torch", "transformers>=5"],
+        "test": ["beartype", "pytest", "ruff", "safetensors", "scipy", "torch", "transformers>=5"],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hf": ["transformers>=5"],

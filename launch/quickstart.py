@@ -1,4 +1,4 @@
-"""Trains and compares the methods on docstrings: nothing is downloaded, some ten minutes pass.
+"""Trains and compares the methods on docstrings: nothing is downloaded, minutes pass.
 
     python -m launch.quickstart [FOLDER]
 
