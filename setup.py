@@ -39,7 +39,16 @@ setup(
         "matplotlib>=3.9",
     ],
     extras_require={
-        "test": ["beartype", "pytest", "ruff", "safetensors", "scipy", "torch", "transformers>=5"],
+        "test": [
+            "beartype",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "safetensors",
+            "scipy",
+            "torch",
+            "transformers>=5",
+        ],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hf": ["transformers>=5"],

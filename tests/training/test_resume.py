@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends bit for bit where the run that was left alone ends."""
 
+import os
 from pathlib import Path
 import random
 import signal
@@ -17,7 +18,13 @@ PROGRAM = [sys.executable, "-m", "tests.training.small_run"]
 
 
 def start(folder):
-    return subprocess.Popen([*PROGRAM, str(folder), str(STEPS)], cwd=ROOT)
+    # Four processes, one compilation.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [*PROGRAM, str(folder), str(STEPS)]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **cache})
 
 
 def steps_done(folder):
