@@ -1,5 +1,6 @@
 """Every experiment opens with a command that its own file, and all that it names, can answer."""
 
+from itertools import takewhile
 import re
 import shlex
 
@@ -10,13 +11,12 @@ from launch import GIN_FOLDER, gin_support
 
 EXPERIMENTS = sorted((GIN_FOLDER / "experiments").rglob("*.gin"))
 # Files that others include.
-PARTS = {"model.gin", "task.gin", "policy.gin", "online.gin"}
+PARTS = {"model.gin", "task.gin", "policy.gin", "online.gin", "judge.gin"}
 
 
 def commands(path):
     """The arguments of each `python -m launch.x` in the comment that a file opens with."""
-    lines = path.read_text().splitlines()
-    comment = [line for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+    comment = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
     text = "\n".join(line.removeprefix("#") for line in comment).replace("\\\n", " ")
     return re.findall(r"python -m launch\.(\w+) (.*)", text)
 
