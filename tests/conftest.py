@@ -23,6 +23,9 @@ jax.config.update("jax_threefry_partitionable", True)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# The suite compiles far more than it computes. This spares LLVM's work on machine code; XLA's own
+# passes over the program (fusion, rewriting, partitioning) are those of any run.
+jax.config.update("jax_disable_most_optimizations", True)
 # Tasks on a user's own data ask which vocabulary they are for.
 os.environ.setdefault("PO_JAX_VOCABULARY", "docstrings")
 # No fused or reordered arithmetic may hide behind a lower matrix precision.
