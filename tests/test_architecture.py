@@ -19,6 +19,7 @@ LAYERS = (
     "losses",
     "t5",
     "sampling",
+    "vocabulary",
     "annotators",
     "models",
     "checkpoints",

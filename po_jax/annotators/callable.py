@@ -11,7 +11,8 @@ import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens, Vocabulary
+from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens
+from po_jax.vocabulary import Vocabulary, to_text
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 
@@ -35,11 +36,9 @@ class _Texts:
         texts = []
         for row, pair, kept in zip(prompt, completion, mask, strict=True):
             first, second = (tokens[keep] for tokens, keep in zip(pair, kept, strict=True))
-            texts.append(tuple(self._text(tokens) for tokens in (row, first, second)))
+            asked = (row, first, second)
+            texts.append(tuple(to_text(self._vocabulary, tokens) for tokens in asked))
         return texts
-
-    def _text(self, tokens: np.ndarray) -> str:
-        return self._vocabulary.decode([int(token) for token in tokens if token > 1])
 
 
 def _answer(future: Future, pair: tuple[str, str, str], low: float, high: float) -> float:

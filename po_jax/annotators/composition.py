@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from po_jax.annotators.judgement import Vocabulary
+from po_jax.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

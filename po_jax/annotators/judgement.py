@@ -4,7 +4,7 @@ An annotator is asked in two steps, so that host work can overlap device work: `
 soon as the question is under way, and the function that it returns waits for the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import flax
@@ -13,15 +13,6 @@ from jaxtyping import Bool, Int
 from po_jax.types import Leaf
 
 Tokens = Any  # integer arrays of the device or of the host
-
-
-@runtime_checkable
-class Vocabulary(Protocol):
-    """Text to token ids and back, such as seqio's vocabularies; ids without padding and EOS."""
-
-    def encode(self, text: str) -> Sequence[int]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 @flax.struct.dataclass

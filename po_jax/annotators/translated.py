@@ -7,7 +7,8 @@ import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Judgement, Tokens, Vocabulary
+from po_jax.annotators.judgement import Annotator, Judgement, Tokens
+from po_jax.vocabulary import Vocabulary, to_text
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TranslatedAnnotator:
     def _translate(self, rows: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
         out = np.zeros((len(rows), length), np.int32)
         for row, (tokens, keep) in enumerate(zip(rows, kept, strict=True)):
-            text = self.vocabulary.decode([int(token) for token in tokens[keep] if token > 1])
+            text = to_text(self.vocabulary, tokens[keep])
             ids = [*self.own_vocabulary.encode(text)[: length - 1], self.eos_id]
             out[row, : len(ids)] = ids
         return out

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Vocabulary
+from po_jax.annotators.judgement import Annotator
 from po_jax.checkpoints.judges import load_parameters
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.evaluation.intervals import Mean
@@ -23,6 +23,7 @@ from po_jax.sampling import Strategy
 from po_jax.t5.language_model import T5LM
 from po_jax.training.corpus import BatchStream
 from po_jax.training.randomness import purpose_key
+from po_jax.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

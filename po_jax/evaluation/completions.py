@@ -8,13 +8,13 @@ import jax
 from jaxtyping import Int
 import numpy as np
 
-from po_jax.annotators.judgement import Vocabulary
 from po_jax.checkpoints.judges import load_parameters
-from po_jax.evaluation.samples import draw, to_text
+from po_jax.evaluation.samples import draw
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy
 from po_jax.t5.language_model import T5LM
+from po_jax.vocabulary import Vocabulary, to_text
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,8 @@
 
 from po_jax.annotators.callable import CallableAnnotator
 from po_jax.annotators.golden import RougeJudge
-from po_jax.annotators.judgement import Vocabulary
-from po_jax.evaluation.samples import to_text
 from po_jax.training.corpus import BatchStream
+from po_jax.vocabulary import Vocabulary, to_text
 
 
 def golden_annotator(

@@ -7,12 +7,12 @@ import jax
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 import numpy as np
 
-from po_jax.annotators.judgement import Vocabulary
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
 from po_jax.types import Params, Rollout
+from po_jax.vocabulary import Vocabulary, to_text
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,6 @@ def draw_samples(
         policy_logprob=rollout.policy_logprob.sum(axis=1),
         reference_logprob=None if reference is None else rollout.reference_logprob.sum(axis=1),
     )
-
-
-def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
-    """Token ids as text, without padding and EOS."""
-    return vocabulary.decode([int(token) for token in tokens if token > 1])
 
 
 def sequence_kl(samples: Samples) -> Mean:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Vocabulary
+from po_jax.annotators.judgement import Annotator
 from po_jax.metrics import merge
 from po_jax.models.base import Model
 from po_jax.sampling import Strategy, sample
@@ -14,6 +14,7 @@ from po_jax.training.corpus import Batch, BatchStream
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
+from po_jax.vocabulary import Vocabulary, to_text
 
 
 @runtime_checkable
@@ -115,10 +116,7 @@ class PolicyEvaluation:
         completion = jax.device_get(rollout.completion)
         texts = []
         for prompt, (own, reference) in zip(batch.arrays["prompt"], completion, strict=True):
-            read = [
-                self._vocabulary.decode([int(token) for token in tokens if token > 1])
-                for tokens in (prompt, own, reference)
-            ]
+            read = [to_text(self._vocabulary, tokens) for tokens in (prompt, own, reference)]
             texts.append("**prompt** {}\n\n**policy** {}\n\n**reference** {}".format(*read))
         return texts
 

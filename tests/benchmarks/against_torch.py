@@ -1,8 +1,10 @@
-"""Mixture sampling and an IPO step beside Hugging Face T5 on PyTorch, on this machine's CPU.
+"""Mixture sampling and an IPO step beside Hugging Face T5 on PyTorch, on this machine's GPU or CPU.
 
-    python -m tests.benchmarks.against_torch mini small [--rounds 5] [--what sampling step]
+    python -m tests.benchmarks.against_torch mini small
+    python -m tests.benchmarks.against_torch large --dtype bfloat16 --prompt 512 --completion 128 \
+        --batch 8 32 128 512 --opponents plain
 
-Same sizes, float32, same number of threads, in turn (A B C, A B C, ...) with a pause between, since
+Same sizes, dtype and number of threads, in turn (A B C, A B C, ...) with a pause between, since
 PyTorch's OpenMP threads spin for a while after each run. Two opponents:
 
   plain  the best code one can write with transformers: encoders run once a prompt, two decoders in
@@ -11,8 +13,9 @@ PyTorch's OpenMP threads spin for a while after each run. Two opponents:
          formed, and mixture sampling has no cache (gradient checkpointing, its default, has none):
          that takes minutes, so it is timed once, without a warm-up.
 
-An IPO step is: log mu and log pi of both completions, loss, gradient, AdamW. Ratios are opponent /
-po_jax, medians over rounds. The machine must be otherwise idle.
+An IPO step is: log mu and log pi of both completions, loss, gradient, AdamW. In bfloat16 our
+parameters and optimiser stay float32 and PyTorch's are bfloat16 too, which is less work. Ratios are
+opponent / po_jax, medians over rounds. The machine must be otherwise idle.
 """
 
 import argparse
@@ -20,6 +23,9 @@ from functools import partial
 import os
 import statistics
 import time
+
+# PyTorch needs its share of a GPU's memory, most of which JAX would reserve.
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +40,7 @@ from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, sample
-from po_jax.t5.config import T5Config
+from po_jax.t5.config import REMAT_POLICIES, T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adamw
 from po_jax.training.state import initial_state, state_shardings
@@ -44,25 +50,29 @@ from po_jax.types import PreferenceBatch
 SIZES = {
     "mini": {"emb_dim": 256, "num_heads": 4, "mlp_dim": 1024, "layers": 4},
     "small": {"emb_dim": 512, "num_heads": 8, "mlp_dim": 2048, "layers": 6},
+    "large": {"emb_dim": 1024, "num_heads": 16, "mlp_dim": 4096, "layers": 24},
 }
-BATCH, PROMPT, COMPLETION, VOCAB, BETA, TAU = 8, 256, 64, 32128, 0.125, 0.1
+VOCAB, HEAD_DIM, BETA, TAU = 32128, 64, 0.125, 0.1
 PAUSE = 0.5
+DEVICE = "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 class Ours:
-    def __init__(self, emb_dim, num_heads, mlp_dim, layers):
+    def __init__(self, emb_dim, num_heads, mlp_dim, layers, dtype, remat_policy):
         config = T5Config(
             vocab_size=VOCAB,
             emb_dim=emb_dim,
             num_heads=num_heads,
+            head_dim=HEAD_DIM,
             mlp_dim=mlp_dim,
             num_encoder_layers=layers,
             num_decoder_layers=layers,
             logits_via_embedding=True,
             dropout_rate=0.0,
+            dtype=dtype,
+            remat_policy=remat_policy,
         )
         self.model = T5LM(config)
-        self.strategy = Strategy(COMPLETION, min_length=COMPLETION)
         policy = PolicyModel(
             language_model=self.model,
             objective=partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=TAU)),
@@ -70,9 +80,7 @@ class Ours:
         partitioner = make_partitioner(1, devices=jax.devices()[:1])
         axes = policy.parameter_axes()
         optimizer = adamw(1e-5)
-        init = jax.jit(self.model.init)
-        self.reference = init(jax.random.key(1))
-        self.policy = init(jax.random.key(0))
+        self.reference = jax.jit(self.model.init)(jax.random.key(1))
         self.state = initial_state(self.model.init, axes, optimizer, partitioner, jax.random.key(0))
         shardings = state_shardings(self.state, axes, partitioner)
         self.update = make_train_step(policy, optimizer, partitioner, shardings)
@@ -80,15 +88,17 @@ class Ours:
         self.key = jax.random.key(2)
 
     def sampling(self, prompt, completion):
-        beta = jnp.full((BATCH, 1), BETA)
-        args = (self.policy, self.reference, jnp.asarray(prompt), beta, self.key)
-        jax.block_until_ready(sample(self.model, self.strategy, *args))
+        length = completion.shape[-1]
+        strategy = Strategy(length, min_length=length)
+        beta = jnp.full((len(prompt), 1), BETA)
+        args = (self.state.params, self.reference, jnp.asarray(prompt), beta, self.key)
+        jax.block_until_ready(sample(self.model, strategy, *args))
 
     def step(self, prompt, completion):
         prompt, completion = jnp.asarray(prompt), jnp.asarray(completion)
         mask = completion > 0
         reference = sequence_logprob(self.score(self.reference, prompt, completion, mask), mask)
-        batch = PreferenceBatch(prompt, completion, mask, jnp.ones(BATCH), reference)
+        batch = PreferenceBatch(prompt, completion, mask, jnp.ones(len(prompt)), reference)
         self.state, metrics = self.update(self.state, batch, self.key)
         jax.block_until_ready(metrics)
 
@@ -96,11 +106,11 @@ class Ours:
 class Torch:
     """Hugging Face T5; `plain` tells the best plain code from the way TRL computes."""
 
-    def __init__(self, emb_dim, num_heads, mlp_dim, layers, plain):
+    def __init__(self, emb_dim, num_heads, mlp_dim, layers, dtype, plain):
         config = transformers.T5Config(
             vocab_size=VOCAB,
             d_model=emb_dim,
-            d_kv=64,
+            d_kv=HEAD_DIM,
             d_ff=mlp_dim,
             num_layers=layers,
             num_decoder_layers=layers,
@@ -109,20 +119,23 @@ class Torch:
             decoder_start_token_id=0,
         )
         torch.manual_seed(0)
-        self.policy = transformers.T5ForConditionalGeneration(config)
-        self.reference = transformers.T5ForConditionalGeneration(config).eval()
+        self.policy, self.reference = (
+            transformers.T5ForConditionalGeneration(config).to(DEVICE, getattr(torch, dtype))
+            for _ in range(2)
+        )
+        self.reference.eval()
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=1e-5)
         self.plain = plain
 
     @torch.no_grad()
     def sampling(self, prompt, completion):
-        prompt = torch.from_numpy(prompt).long()
+        prompt = torch.from_numpy(prompt).long().to(DEVICE)
         attention = torch.ones_like(prompt)
         models = (self.policy, self.reference)
         encoded = [model.encoder(prompt, attention_mask=attention) for model in models]
         caches = [None, None]
-        tokens = torch.zeros((BATCH, 1), dtype=torch.long)
-        for _ in range(COMPLETION):
+        tokens = torch.zeros((len(prompt), 1), dtype=torch.long, device=DEVICE)
+        for _ in range(completion.shape[-1]):
             logprobs = []
             for i, model in enumerate(models):
                 out = model(
@@ -133,15 +146,16 @@ class Torch:
                     use_cache=self.plain,
                 )
                 caches[i] = out.past_key_values if self.plain else None
-                logprobs.append(functional.log_softmax(out.logits[:, -1], dim=-1))
+                logprobs.append(functional.log_softmax(out.logits[:, -1].float(), dim=-1))
             mixed = functional.softmax((1 - BETA) * logprobs[0] + BETA * logprobs[1], dim=-1)
             token = torch.multinomial(mixed, 1)
             for row in logprobs:
                 row.gather(1, token)
             tokens = torch.cat([tokens, token], dim=1)
+        _wait()
 
     def _score(self, model, prompt, completion):
-        rows = completion.reshape(2 * BATCH, COMPLETION)
+        rows = completion.flatten(0, 1)
         inputs = functional.pad(rows, (1, 0))[:, :-1]
         repeated = prompt.repeat_interleave(2, dim=0)
         attention = torch.ones_like(repeated)
@@ -152,17 +166,17 @@ class Torch:
                 encoder_outputs=encoded, attention_mask=attention, decoder_input_ids=inputs
             ).logits
             losses = functional.cross_entropy(
-                logits.flatten(0, 1), rows.flatten(), reduction="none"
+                logits.float().flatten(0, 1), rows.flatten(), reduction="none"
             )
-            return -losses.reshape(BATCH, 2, COMPLETION).sum(-1)
+            return -losses.reshape(completion.shape).sum(-1)
         logits = model(
             input_ids=repeated, attention_mask=attention, decoder_input_ids=inputs
         ).logits
-        logprobs = logits.log_softmax(-1).gather(2, rows[..., None])
-        return logprobs.reshape(BATCH, 2, COMPLETION).sum(-1)
+        logprobs = logits.float().log_softmax(-1).gather(2, rows[..., None])
+        return logprobs.reshape(completion.shape).sum(-1)
 
     def step(self, prompt, completion):
-        prompt, completion = (torch.from_numpy(x).long() for x in (prompt, completion))
+        prompt, completion = (torch.from_numpy(x).long().to(DEVICE) for x in (prompt, completion))
         with torch.no_grad():
             reference = self._score(self.reference, prompt, completion)
         ratio = self._score(self.policy, prompt, completion) - reference
@@ -170,6 +184,12 @@ class Torch:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        _wait()
+
+
+def _wait():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def seconds(run):
@@ -179,82 +199,119 @@ def seconds(run):
     return time.perf_counter() - began
 
 
-def ceilings():
-    """GFLOP/s of a large float32 matrix product, the better of both libraries; GB/s of a sum."""
-    size = 2048
-    ours, theirs = jnp.ones((size, size)), torch.ones((size, size))
+def ceilings(dtype):
+    """GFLOP/s of a large matrix product, the better of both libraries; GB/s of reading memory."""
+    size, times = 8192 if DEVICE == "cuda" else 2048, []
+    ours = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    theirs = torch.randn((size, size), device=DEVICE, dtype=getattr(torch, dtype))
+    big = torch.ones((2**30 if DEVICE == "cuda" else 2**26,), device=DEVICE)
     product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(ours, ours))
-    times = [seconds(lambda: jax.block_until_ready(product(ours, ours))) for _ in range(5)]
-    times += [seconds(lambda: theirs @ theirs) for _ in range(5)]
-    big = torch.ones(64 * 2**20)
-    read = min(seconds(big.sum) for _ in range(5))
-    return 2 * size**3 / min(times) / 1e9, big.numel() * 4 / read / 1e9
+    candidates = (
+        lambda: jax.block_until_ready(product(ours, ours)),
+        lambda: (theirs @ theirs, _wait()),
+        lambda: (big.sum(), _wait()),
+    )
+    for run in candidates:
+        run()
+        times.append(min(seconds(run) for _ in range(5)))
+    return 2 * size**3 / min(times[:2]) / 1e9, big.numel() * 4 / times[2] / 1e9
 
 
-def work(emb_dim, num_heads, mlp_dim, layers):
-    """GFLOP of the matrix products of an IPO step; GB of weights read for one mixture token."""
-    width = 64 * num_heads
+def work(emb_dim, num_heads, mlp_dim, layers, *, batch, prompt, completion, itemsize):
+    """GFLOP of the matrix products of an IPO step; GB read to draw one completion a prompt."""
+    width = HEAD_DIM * num_heads
     attention, feed_forward = 4 * emb_dim * width, 2 * emb_dim * mlp_dim
-    encoder, decoder = layers * (attention + feed_forward), layers * (attention + feed_forward)
+    encoder = decoder = layers * (attention + feed_forward)
     cross = layers * 2 * emb_dim * width  # Queries and outputs; keys and values: once a prompt.
     head = VOCAB * emb_dim
-    source, target = BATCH * PROMPT, 2 * BATCH * COMPLETION
+    source, target = batch * prompt, 2 * batch * completion
     products = source * (encoder + cross) + target * (decoder + cross + head)
-    scores = layers * width * 2 * (source * PROMPT + target * (COMPLETION + PROMPT))
+    # Logits and mixing, each 2 x length x width; a causal position sees half of the targets.
+    scores = layers * 2 * width * (source * prompt + target * (completion / 2 + prompt))
     # Forward and backward of the policy (3 passes) and the reference's forward.
     flops = 2 * (products + scores) * 4
-    return flops / 1e9, 2 * 4 * (decoder + 2 * cross + head) / 1e9
+    caches = batch * layers * 2 * width * (prompt + completion / 2)
+    read = 2 * completion * itemsize * (decoder + cross + head + caches)
+    return flops / 1e9, read / 1e9
+
+
+def measure(runs, rounds):
+    """Seconds of each run in each round; no more of a run that needs too much memory."""
+    times = {name: [] for name in runs}
+    for number in range(rounds + 2):
+        for name, run in list(runs.items()):
+            try:
+                taken = seconds(run)
+            except (torch.OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
+                if isinstance(error, jax.errors.JaxRuntimeError) and "EXHAUSTED" not in str(error):
+                    raise
+                del runs[name]
+                times[name].clear()
+                continue
+            if number >= 2:  # The first call compiles, the second settles the allocators.
+                times[name].append(taken)
+    return times
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sizes", nargs="+", choices=SIZES)
-    parser.add_argument("--what", nargs="+", choices=["sampling", "step"], default=None)
+    parser.add_argument("--what", nargs="+", choices=["sampling", "step"])
+    parser.add_argument("--opponents", nargs="*", choices=["plain", "trl"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch", nargs="+", type=int, default=[8], help="prompts")
+    parser.add_argument("--prompt", type=int, default=256, help="tokens")
+    parser.add_argument("--completion", type=int, default=64, help="tokens")
+    parser.add_argument("--remat", choices=REMAT_POLICIES, default="none", help="of our step")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     print(f"jax {jax.__version__}, torch {torch.__version__}, transformers "
-          f"{transformers.__version__}, {torch.get_num_threads()} threads")  # fmt: skip
-    flop_ceiling, bandwidth = ceilings()
-    print(f"ceilings: {flop_ceiling:.0f} GFLOP/s float32, {bandwidth:.1f} GB/s read")
+          f"{transformers.__version__}, {jax.devices()[0].device_kind}, "
+          f"{torch.get_num_threads()} threads, {args.dtype}")  # fmt: skip
+    flop_ceiling, bandwidth = ceilings(args.dtype)
+    print(f"ceilings: {flop_ceiling:.0f} GFLOP/s {args.dtype}, {bandwidth:.1f} GB/s read")
+    print(f"prompts of {args.prompt} tokens, completions of {args.completion}")
     rng = np.random.default_rng(0)
-    prompt = rng.integers(2, 32000, (BATCH, PROMPT), dtype=np.int32)
-    completion = rng.integers(2, 32000, (BATCH, 2, COMPLETION), dtype=np.int32)
     for size in args.sizes:
-        contestants = {
-            "po_jax": Ours(**SIZES[size]),
-            "plain": Torch(**SIZES[size], plain=True),
-            "trl": Torch(**SIZES[size], plain=False),
-        }
-        gflop, gigabytes = work(**SIZES[size])
+        contestants = {"po_jax": Ours(**SIZES[size], dtype=args.dtype, remat_policy=args.remat)}
+        for name in ("plain", "trl") if args.opponents is None else args.opponents:
+            contestants[name] = Torch(**SIZES[size], dtype=args.dtype, plain=name == "plain")
         for what in args.what or ("sampling", "step"):
-            runs = {
-                name: partial(getattr(each, what), prompt, completion)
-                for name, each in contestants.items()
-            }
-            times = {name: [] for name in runs}
-            if what == "sampling":
-                times["trl"].append(seconds(runs.pop("trl")))
-            for run in runs.values():
-                for _ in range(2):  # The first call compiles, the second settles the allocators.
-                    run()
-            for _ in range(args.rounds):
-                for name, run in runs.items():
-                    times[name].append(seconds(run))
-            ours = times["po_jax"]
-            for name, values in times.items():
-                median = statistics.median(values)
-                if what == "sampling":
-                    rate = f"{BATCH * COMPLETION / median:7.1f} tokens/s"
-                    share = COMPLETION * gigabytes / median / bandwidth
-                    share = f"{share:4.0%} of the bandwidth bound"
-                else:
-                    rate = f"{median:7.3f} s a step"
-                    share = f"{gflop / median / flop_ceiling:4.0%} of the matrix ceiling"
-                ratio = statistics.median(t / o for t, o in zip(values, ours, strict=False))
-                print(f"{size:6s} {what:9s} {name:7s} {rate}  {share}  "
-                      f"{ratio:5.2f} x po_jax's time (min {min(values):.3f} s)")  # fmt: skip
+            for batch in args.batch:
+                prompt = rng.integers(2, 32000, (batch, args.prompt), dtype=np.int32)
+                completion = rng.integers(2, 32000, (batch, 2, args.completion), dtype=np.int32)
+                gflop, gigabytes = work(
+                    **SIZES[size],
+                    batch=batch,
+                    prompt=args.prompt,
+                    completion=args.completion,
+                    itemsize=jnp.dtype(args.dtype).itemsize,
+                )
+                runs = {
+                    name: partial(getattr(each, what), prompt, completion)
+                    for name, each in contestants.items()
+                }
+                slow = runs.pop("trl") if what == "sampling" and "trl" in runs else None
+                times = measure(runs, args.rounds)
+                if slow is not None:
+                    times["trl"] = [seconds(slow)]
+                for name, values in times.items():
+                    label = f"{size} {what} batch {batch:4d} {name:7s}"
+                    if not values:
+                        print(f"{label} out of memory")
+                        continue
+                    median = statistics.median(values)
+                    if what == "sampling":
+                        rate = f"{batch * args.completion / median:9.1f} tokens/s"
+                        share = f"{gigabytes / median / bandwidth:4.0%} of the bandwidth bound"
+                    else:
+                        rate = f"{median:9.4f} s a step"
+                        share = f"{gflop / median / flop_ceiling:4.0%} of the matrix ceiling"
+                    pairs = zip(values, times["po_jax"], strict=False)
+                    ratios = [theirs / ours for theirs, ours in pairs]
+                    ratio = f"{statistics.median(ratios):5.2f} x po_jax's time" if ratios else ""
+                    print(f"{label} {rate}  {share}  {ratio} (min {min(values):.4f} s)", flush=True)
 
 
 if __name__ == "__main__":
