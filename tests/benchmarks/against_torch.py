@@ -235,10 +235,13 @@ def work(emb_dim, num_heads, mlp_dim, layers, *, batch, prompt, completion, item
     return flops / 1e9, read / 1e9
 
 
-def measure(runs, rounds):
-    """Seconds of each run in each round; no more of a run that needs too much memory."""
+def measure(runs, rounds, warm_up=2):
+    """Seconds of each run in each round after the warm-up; none of one that needs too much memory.
+
+    The first call compiles, the second settles the allocators.
+    """
     times = {name: [] for name in runs}
-    for number in range(rounds + 2):
+    for number in range(warm_up + rounds):
         for name, run in list(runs.items()):
             try:
                 taken = seconds(run)
@@ -248,7 +251,7 @@ def measure(runs, rounds):
                 del runs[name]
                 times[name].clear()
                 continue
-            if number >= 2:  # The first call compiles, the second settles the allocators.
+            if number >= warm_up:
                 times[name].append(taken)
     return times
 
@@ -292,10 +295,8 @@ def main():
                     name: partial(getattr(each, what), prompt, completion)
                     for name, each in contestants.items()
                 }
-                slow = runs.pop("trl") if what == "sampling" and "trl" in runs else None
-                times = measure(runs, args.rounds)
-                if slow is not None:
-                    times["trl"] = [seconds(slow)]
+                once = {"trl": runs.pop("trl")} if what == "sampling" and "trl" in runs else {}
+                times = measure(runs, args.rounds) | measure(once, rounds=1, warm_up=0)
                 for name, values in times.items():
                     label = f"{size} {what} batch {batch:4d} {name:7s}"
                     if not values:
