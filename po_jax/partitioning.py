@@ -62,6 +62,18 @@ def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rul
     return tuple(rules)
 
 
+@contextlib.contextmanager
+def whole_parameters() -> Iterator[None]:
+    """While a function is traced inside, no rule spreads parameters over "data" (ZeRO-3).
+
+    For programs that read all parameters many times, such as a decoding loop.
+    """
+    with nn.logical_axis_rules(
+        [rule for rule in nn.get_logical_axis_rules() if rule != ("embed", "data")]
+    ):
+        yield
+
+
 def axis_names(params_axes: Any) -> Any:
     """The tree of parameters' axis names from Flax's `params_axes` collection.
 

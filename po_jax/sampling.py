@@ -16,6 +16,7 @@ from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from po_jax.partitioning import whole_parameters
 from po_jax.types import Params, Rollout
 
 BLOCK = 128  # Vocabulary entries whose mass is summed before one is chosen.
@@ -137,6 +138,7 @@ class _State:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "strategy"))
+@whole_parameters()
 def sample(
     model,
     strategy: Strategy,
@@ -152,7 +154,7 @@ def sample(
     on the key, the row's index, its prompt and its beta alone.
 
     Args:
-      model: a language model (`encode`, `prefill`, `extend`), static.
+      model: a language model (`for_sampling`, `encode`, `prefill`, `extend`), static.
       strategy: how tokens are drawn, static.
       policy: parameters of pi.
       reference: parameters of mu, or None, which leaves mu out: then every beta must be 0.
@@ -166,7 +168,8 @@ def sample(
     """
     batch, samples = beta.shape
     rows, length = batch * samples, strategy.max_length
-    models = (policy,) if reference is None else (policy, reference)
+    given = (policy,) if reference is None else (policy, reference)
+    models = tuple(model.for_sampling(params) for params in given)
     beta = beta.reshape(rows, 1)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
     uniform = jax.vmap(lambda row_key: jax.random.uniform(row_key, (length,)))(row_keys)

@@ -225,6 +225,9 @@ class Metronome:
     length: int
     calls: list = dataclasses.field(default_factory=list, hash=False, compare=False)
 
+    def for_sampling(self, params):
+        return params
+
     def encode(self, params, prompt):
         return prompt
 

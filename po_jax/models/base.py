@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from po_jax.metrics import Metric
-from po_jax.partitioning import axis_names
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
 from po_jax.types import Params, PreferenceBatch
@@ -57,14 +56,11 @@ class Model:
         No parameter's shape depends on the inputs': these are T5X's to give and not used.
         """
         del input_shapes, input_types
-        tokens = jnp.ones((1, 1), jnp.int32)
-        variables = self.module.init(rng, tokens, tokens)
-        return {"params": variables["params"], "params_axes": variables["params_axes"]}
+        return self.language_model.init_variables(rng)
 
     def parameter_axes(self) -> Any:
-        """The tree of the parameters' logical axis names, found without computing anything."""
-        variables = jax.eval_shape(self.get_initial_variables, jax.random.key(0))
-        return axis_names(variables["params_axes"])
+        """The tree of the parameters' logical axis names."""
+        return self.language_model.parameter_axes()
 
     def loss_fn(
         self, params: Params, batch: Any, dropout_rng: PRNGKeyArray | None

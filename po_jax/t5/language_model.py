@@ -1,6 +1,7 @@
 """How the rest of po_jax sees a language model: `encode`, `prefill`, `extend` and `score`."""
 
 import dataclasses
+from typing import Any
 
 import flax
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
+from po_jax.partitioning import axis_names
 from po_jax.t5.config import T5Config
 from po_jax.t5.decoder import Cache
+from po_jax.t5.layers import shard
 from po_jax.t5.network import Transformer
 from po_jax.types import Params
 
@@ -49,8 +52,32 @@ class T5LM:
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters, float32, with T5X's initial scales."""
+        return self.init_variables(key)["params"]
+
+    def init_variables(self, key: PRNGKeyArray) -> dict[str, Any]:
+        """`params`, and `params_axes`, their logical axis names as Flax keeps them."""
         tokens = jnp.ones((1, 1), jnp.int32)
-        return self.module.init(key, tokens, tokens)["params"]
+        variables = self.module.init(key, tokens, tokens)
+        return {"params": variables["params"], "params_axes": variables["params_axes"]}
+
+    def parameter_axes(self) -> Any:
+        """The tree of the parameters' logical axis names, found without computing anything."""
+        variables = jax.eval_shape(self.init_variables, jax.random.key(0))
+        return axis_names(variables["params_axes"])
+
+    def for_sampling(self, params: Params) -> Params:
+        """The parameters as the network reads them: in its dtype, laid out by the rules in force.
+
+        What it computes with them is bitwise the same. In a decoding loop a GPU would otherwise
+        cast every parameter, and scanned layers gather theirs from all devices, at every token.
+        """
+
+        def prepare(path, parameter, names):
+            if path[-1].key != "rel_embedding":  # Relative biases are float32 in any network.
+                parameter = parameter.astype(self.config.dtype)
+            return shard(parameter, *names)
+
+        return jax.tree_util.tree_map_with_path(prepare, params, self.parameter_axes())
 
     def encode(
         self,
