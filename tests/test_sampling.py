@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from po_jax.partitioning import axis_names, make_partitioner
+from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, choose, sample
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
@@ -192,22 +194,76 @@ def test_greedy_decodes_are_those_of_t5x(golden, version, scan):
             np.testing.assert_allclose(scores, raw, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (2, 4), (4, 2)])
-def test_a_mesh_draws_what_one_device_draws(policies, shape):
+@pytest.mark.parametrize(
+    ("num_partitions", "dims"), [(1, (1, 1)), (4, (1, 1)), (2, (1, 1)), (2, (1, 2)), (2, (2, 2))]
+)
+def test_a_mesh_draws_what_one_device_draws(policies, num_partitions, dims):
     prompt = jnp.tile(PROMPT, (4, 1))
     beta = jnp.tile(jnp.array([[0.0, 0.3, 1.0]], jnp.float32), (8, 1))
     args = (TINY, Strategy(LENGTH))
     alone = sample(*args, *policies, prompt, beta, jax.random.key(8))
-    partitioner = make_partitioner(shape[1])
-    tokens = jnp.ones((1, 1), jnp.int32)
-    variables = jax.eval_shape(TINY.module.init, jax.random.key(0), tokens, tokens)
-    shardings = partitioner.shardings(policies[0], axis_names(variables["params_axes"]))
+    partitioner = make_partitioner(num_partitions, *dims)
+    shardings = partitioner.shardings(policies[0], TINY.parameter_axes())
     pi, mu = (jax.device_put(params, shardings) for params in policies)
     rows = [jax.device_put(x, partitioner.batch) for x in (prompt, beta)]
     with partitioner.activate():
         shared = sample(*args, pi, mu, *rows, jax.random.key(8))
     for one, many in zip(dataclasses.astuple(alone), dataclasses.astuple(shared), strict=True):
         np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+SCANNED = T5LM(
+    dataclasses.replace(
+        TINY.config,
+        vocab_size=40,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=12,
+        mlp_dim=512,
+        scan_layers=True,
+        relative_bias="per_layer",
+        dtype=jnp.bfloat16,
+    )
+)
+
+
+def test_the_loop_neither_casts_nor_gathers_parameters():
+    partitioner = make_partitioner(2, parameter_dims=2)
+    shapes = jax.eval_shape(SCANNED.init, jax.random.key(0))
+    shardings = partitioner.shardings(shapes, SCANNED.parameter_axes())
+    params = jax.jit(SCANNED.init, out_shardings=shardings)(jax.random.key(0))
+    rows = partitioner.distribute((np.tile(PROMPT, (4, 1)), np.full((8, 2), 0.5, np.float32)))
+    with partitioner.activate():
+        traced = sample.trace(SCANNED, Strategy(LENGTH), params, params, *rows, jax.random.key(1))
+    (loop,) = (eqn for eqn in traced.jaxpr.eqns if eqn.primitive.name == "while")
+    kernels = {leaf.shape for leaf in jax.tree.leaves(params["decoder"]["decoder"]["mlp"])}
+    read = [v.aval.dtype for v in loop.invars if v.aval.shape in kernels]
+    assert read == [jnp.bfloat16] * 6  # Gate, value and output, of two models.
+    text = traced.lower().compile().as_text()
+    inside = text[: text.index("\nENTRY ")]
+    # One layer of two, of which a device has one half; what is drawn is far smaller.
+    smallest = min(math.prod(shape) for shape in kernels) // 4
+    gathered = [
+        math.prod(map(int, dims.split(",")))
+        for dims in re.findall(r"\[([\d,]+)\]\S* all-gather\(", inside)
+    ]
+    assert all(size < smallest for size in gathered)
+    assert re.search("all-gather", text[len(inside) :])  # Before the loop they are.
+
+
+def test_parameters_for_sampling_give_the_same_logits_bit_for_bit(getkey):
+    params = jax.jit(SCANNED.init)(getkey())
+    prepared = SCANNED.for_sampling(params)
+    assert prepared["token_embedder"]["embedding"].dtype == jnp.bfloat16
+
+    @jax.jit
+    def two_steps(params):
+        cache = SCANNED.prefill(params, SCANNED.encode(params, PROMPT), 3, LENGTH)
+        first, cache = SCANNED.extend(params, cache, jnp.zeros(6, jnp.int32))
+        return first, SCANNED.extend(params, cache, jnp.array([7, 39, 2, 3, 5, 11]))[0]
+
+    for one, other in zip(two_steps(params), two_steps(prepared), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_second_call_compiles_nothing(policies):
