@@ -99,7 +99,7 @@ class DecoderLayer(nn.Module):
             else:
                 bias = self.relpos_bias.row(context.index, length)
         y = self.self_attention(
-            y, *keys_values, context.self_bias + bias, deterministic=deterministic
+            y, *keys_values, context.self_bias, bias, deterministic=deterministic
         )
         x = shard(x + dropout(self, y, cfg.dropout_rate, deterministic), "batch", "length", "embed")
         y = self.pre_cross_attention_layer_norm(x)

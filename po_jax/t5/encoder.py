@@ -22,8 +22,9 @@ class EncoderLayer(nn.Module):
             )
         y = layers.LayerNorm(cfg.dtype, name="pre_attention_layer_norm")(x)
         attention = stack.attention(cfg, "attention")
-        bias = mask_bias + layers.repeat_rows(relative_bias, x.shape[0])
-        y = attention(y, *attention.keys_values(y), bias, deterministic=deterministic)
+        y = attention(
+            y, *attention.keys_values(y), mask_bias, relative_bias, deterministic=deterministic
+        )
         x = shard(x + dropout(self, y, cfg.dropout_rate, deterministic), "batch", "length", "embed")
         y = layers.LayerNorm(cfg.dtype, name="pre_mlp_layer_norm")(x)
         y = stack.feed_forward(cfg, "mlp")(y, deterministic=deterministic)

@@ -178,22 +178,56 @@ def relative_buckets(relative, *, bidirectional, num_buckets, max_distance):
     return offset + np.where(distance < exact, distance, large)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def repeat_rows(bias, rows):
-    """[1, ...] to [rows, ...]. The cotangent is summed over the rows by a product with ones.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attention_weights(query, keys, mask_bias, relative_bias, dtype):
+    """softmax(query keys^T + mask_bias + relative_bias) over the keys, [B, H, Q, S], in `dtype`.
 
-    A plain sum XLA puts off to the end of the backward pass and takes over all layers in one, for
-    which a CPU needs a tenth of a step.
+    Computed in float32. Differentiated by hand, except in the mask: the backward pass needs the
+    weights alone, in the `dtype` that they are used in, where JAX's rules keep the float32 logits
+    as well and read float32 cotangents: twice the memory, in the largest arrays that a layer has.
+
+    Args:
+      query: [B, H, Q, D].
+      keys: [B, H, S, D].
+      mask_bias: broadcasts against the weights; 0 or `MASKED`.
+      relative_bias: [1, H, Q, S], or None.
+      dtype: of the weights.
     """
-    return jnp.broadcast_to(bias, (rows, *bias.shape[1:]))
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query, keys, preferred_element_type=jnp.float32)
+    bias = mask_bias if relative_bias is None else mask_bias + relative_bias
+    return jax.nn.softmax(logits + bias, axis=-1).astype(dtype)
 
 
-def _sum_rows(rows, _, cotangent):
-    ones = jnp.ones((1, rows), cotangent.dtype)
-    return (jnp.tensordot(ones, cotangent, axes=1, precision=lax.Precision.HIGHEST),)
+def _weights_forward(query, keys, mask_bias, relative_bias, dtype):
+    weights = attention_weights(query, keys, mask_bias, relative_bias, dtype)
+    # Of the biases the backward pass needs the shapes only.
+    return weights, (query, keys, mask_bias, relative_bias, weights)
 
 
-repeat_rows.defvjp(lambda bias, rows: (repeat_rows(bias, rows), None), _sum_rows)
+def _weights_backward(dtype, residuals, cotangent):
+    query, keys, mask_bias, relative_bias, weights = residuals
+    # Without the barrier XLA keeps the float32 weights that these were rounded from.
+    weights = lax.optimization_barrier(weights).astype(jnp.float32)
+    cotangent = cotangent.astype(jnp.float32)
+    mean = jnp.sum(weights * cotangent, axis=-1, keepdims=True)
+    of_logits = (weights * (cotangent - mean)).astype(dtype)
+    of_query = jnp.einsum("bhqk,bhkd->bhqd", of_logits, keys)
+    of_keys = jnp.einsum("bhqk,bhqd->bhkd", of_logits, query)
+    of_relative = None
+    if relative_bias is not None:
+        # A product with ones. A plain sum XLA puts off to the end of the backward pass and takes
+        # over all layers in one, for which a CPU needs a tenth of a step.
+        of_relative = jnp.tensordot(
+            jnp.ones((1, query.shape[0]), dtype),
+            of_logits,
+            axes=1,
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=relative_bias.dtype,
+        )
+    return of_query, of_keys, jnp.zeros_like(mask_bias), of_relative
+
+
+attention_weights.defvjp(_weights_forward, _weights_backward)
 
 
 class RelativeBias(nn.Module):
@@ -270,17 +304,16 @@ class Attention(nn.Module):
         """The keys and values of a sequence [., S, E], each [., H, S, D]."""
         return self._heads_first(self.key(x)), self._heads_first(self.value(x))
 
-    def __call__(self, x, keys, values, bias, *, deterministic):
+    def __call__(self, x, keys, values, mask_bias, relative_bias=None, *, deterministic):
         """Attends from [R, Q, E] to keys and values [B, H, S, D].
 
         Where R = B K, the K rows of a prompt attend to its one copy of keys and values.
-        `bias` broadcasts against [B, H, K Q, S].
+        `mask_bias` broadcasts against [B, H, K Q, S]; `relative_bias` is [1, H, K Q, S] or None.
         """
         rows, queries, _ = x.shape
         query = self.query(x).reshape(keys.shape[0], -1, self.num_heads, self.head_dim)
         query = self._heads_first(query)
-        logits = jnp.einsum("bhqd,bhkd->bhqk", query, keys, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits + bias, axis=-1).astype(self.dtype)
+        weights = attention_weights(query, keys, mask_bias, relative_bias, self.dtype)
         weights = dropout(self, weights, self.dropout_rate, deterministic)
         mixed = jnp.swapaxes(jnp.einsum("bhqk,bhkd->bhqd", weights, values), -3, -2)
         return self.out(mixed.reshape(rows, queries, self.num_heads, self.head_dim))

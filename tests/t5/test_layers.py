@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.t5.layers import RelativeBias, product, relative_buckets, transposed
+from po_jax.t5.layers import (
+    MASKED,
+    RelativeBias,
+    attention_weights,
+    product,
+    relative_buckets,
+    transposed,
+)
 
 
 def test_buckets_are_those_of_t5x(golden):
@@ -89,3 +96,46 @@ def test_transposed_is_its_own_cotangent_transposed(getkey):
     table, weights = (jax.random.normal(getkey(), shape) for shape in ((3, 5), (5, 3)))
     gradient = jax.grad(lambda table: jnp.vdot(transposed(table), weights))(table)
     np.testing.assert_array_equal(gradient, weights.T)
+
+
+def attention_inputs(key, dtype, relative):
+    """Queries [2, 3, 5, 7], keys [2, 3, 4, 7], a mask with one key hidden, and a bias or None."""
+    keys = jax.random.split(key, 3)
+    query = jax.random.normal(keys[0], (2, 3, 5, 7), dtype)
+    key = jax.random.normal(keys[1], (2, 3, 4, 7), dtype)
+    mask_bias = jnp.zeros((2, 1, 1, 4)).at[1, ..., 3].set(MASKED)
+    relative_bias = jax.random.normal(keys[2], (1, 3, 5, 4)) if relative else None
+    return query, key, mask_bias, relative_bias
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_attention_weights_and_their_gradient_are_those_of_autodiff(relative, getkey):
+    query, key, mask_bias, relative_bias = attention_inputs(getkey(), jnp.float32, relative)
+
+    def plain(query, key, relative_bias):
+        bias = mask_bias if relative_bias is None else mask_bias + relative_bias
+        return jax.nn.softmax(jnp.einsum("bhqd,bhkd->bhqk", query, key) + bias)
+
+    def ours(query, key, relative_bias):
+        return attention_weights(query, key, mask_bias, relative_bias, jnp.float32)
+
+    wanted, wanted_pullback = jax.vjp(plain, query, key, relative_bias)
+    got, pullback = jax.vjp(ours, query, key, relative_bias)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    np.testing.assert_array_equal(got[1, :, :, 3], 0.0)
+    cotangent = jax.random.normal(getkey(), got.shape)
+    for one, other in zip(
+        jax.tree.leaves(pullback(cotangent)),
+        jax.tree.leaves(wanted_pullback(cotangent)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_attention_keeps_its_weights_for_the_gradient_once_and_in_their_dtype(getkey):
+    inputs = attention_inputs(getkey(), jnp.bfloat16, True)
+    weights, pullback = jax.vjp(lambda *args: attention_weights(*args, jnp.bfloat16), *inputs)
+    kept = [leaf.dtype for leaf in jax.tree.leaves(pullback) if leaf.shape == weights.shape]
+    assert kept == [jnp.bfloat16]
+    of_query, _, _, of_relative = pullback(weights)
+    assert (of_query.dtype, of_relative.dtype) == (jnp.bfloat16, jnp.float32)
