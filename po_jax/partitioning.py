@@ -13,6 +13,7 @@ from flax import linen as nn
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | None], ...]
@@ -60,6 +61,11 @@ def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rul
     if parameter_dims == 2:
         rules.append(("embed", "data"))
     return tuple(rules)
+
+
+def shard(x: Array, *names: str | None) -> Array:
+    """Constrains an array by its axis names, under the rules in force; nothing outside a mesh."""
+    return nn.with_logical_constraint(x, names)
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from po_jax.partitioning import whole_parameters
+from po_jax.partitioning import shard, whole_parameters
 from po_jax.types import Params, Rollout
 
-BLOCK = 128  # Vocabulary entries whose mass is summed before one is chosen.
+BLOCKS = 128  # Of the vocabulary; a power of two, so that none lies on two shards of it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,9 @@ def choose(
       The tokens and the rows' total weights.
     """
     rows, vocab = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -vocab % BLOCK))).reshape(rows, -1, BLOCK)
-    ends = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)
+    blocks = jnp.pad(weights, ((0, 0), (0, -vocab % BLOCKS))).reshape(rows, BLOCKS, -1)
+    # What follows is small: every device that has a part of a row's vocabulary does it whole.
+    ends = jnp.cumsum(shard(jnp.sum(blocks, axis=-1), "batch", None), axis=-1)
     total = ends[:, -1]
     target = uniform * total
     block = jnp.sum(ends <= target[:, None], axis=-1)
@@ -122,7 +123,7 @@ def choose(
     inside = jnp.cumsum(jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0], axis=-1)
     # A block's own cumulative sum may round below its share of `ends`; stay inside it.
     rest = jnp.minimum(target - before, jnp.nextafter(inside[:, -1], 0.0))
-    token = block * BLOCK + jnp.sum(inside <= rest[:, None], axis=-1)
+    token = block * blocks.shape[-1] + jnp.sum(inside <= rest[:, None], axis=-1)
     return token.astype(jnp.int32), total
 
 
@@ -173,6 +174,7 @@ def sample(
     beta = beta.reshape(rows, 1)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
     uniform = jax.vmap(lambda row_key: jax.random.uniform(row_key, (length,)))(row_keys)
+    uniform = shard(uniform, "batch", "length")
 
     def advance(state):
         extended = [

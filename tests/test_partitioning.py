@@ -8,9 +8,8 @@ import optax
 import pytest
 
 from po_jax import partitioning
-from po_jax.partitioning import make_partitioner
+from po_jax.partitioning import make_partitioner, shard
 from po_jax.t5.config import T5Config
-from po_jax.t5.layers import shard
 from po_jax.t5.network import Transformer
 from po_jax.training.optimizers import adafactor, adamw
 

@@ -215,7 +215,7 @@ def test_a_mesh_draws_what_one_device_draws(policies, num_partitions, dims):
 SCANNED = T5LM(
     dataclasses.replace(
         TINY.config,
-        vocab_size=40,
+        vocab_size=640,
         emb_dim=8,
         num_heads=2,
         head_dim=12,
@@ -241,7 +241,7 @@ def test_the_loop_neither_casts_nor_gathers_parameters():
     assert read == [jnp.bfloat16] * 6  # Gate, value and output, of two models.
     text = traced.lower().compile().as_text()
     inside = text[: text.index("\nENTRY ")]
-    # One layer of two, of which a device has one half; what is drawn is far smaller.
+    # One layer of two, of which a device has one half; a device's logits are more, too.
     smallest = min(math.prod(shape) for shape in kernels) // 4
     gathered = [
         math.prod(map(int, dims.split(",")))

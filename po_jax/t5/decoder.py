@@ -11,9 +11,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from po_jax.partitioning import shard
 from po_jax.t5 import layers, stack
 from po_jax.t5.config import T5Config
-from po_jax.t5.layers import dropout, shard
+from po_jax.t5.layers import dropout
 
 
 @flax.struct.dataclass

@@ -2,9 +2,10 @@
 
 from flax import linen as nn
 
+from po_jax.partitioning import shard
 from po_jax.t5 import layers, stack
 from po_jax.t5.config import T5Config
-from po_jax.t5.layers import dropout, shard
+from po_jax.t5.layers import dropout
 
 
 class EncoderLayer(nn.Module):

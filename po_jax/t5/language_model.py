@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
-from po_jax.partitioning import axis_names
+from po_jax.partitioning import axis_names, shard
 from po_jax.t5.config import T5Config
 from po_jax.t5.decoder import Cache
-from po_jax.t5.layers import shard
 from po_jax.t5.network import Transformer
 from po_jax.types import Params
 

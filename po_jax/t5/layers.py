@@ -18,12 +18,9 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 import numpy as np
 
+from po_jax.partitioning import shard
+
 MASKED = -1e10  # Added to the logits of positions that must not be attended to.
-
-
-def shard(x, *names):
-    """Constrains an activation by its logical axis names; nothing outside a mesh."""
-    return nn.with_logical_constraint(x, names)
 
 
 def dropout(module, x, rate, deterministic):

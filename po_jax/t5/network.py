@@ -10,11 +10,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from po_jax.partitioning import shard
 from po_jax.t5 import layers
 from po_jax.t5.config import T5Config
 from po_jax.t5.decoder import Cache, Decoder
 from po_jax.t5.encoder import Encoder
-from po_jax.t5.layers import shard
 from po_jax.t5.stack import mask_bias
 
 
