@@ -197,12 +197,12 @@ def attention_weights(query, keys, mask_bias, relative_bias, dtype):
 
 def _weights_forward(query, keys, mask_bias, relative_bias, dtype):
     weights = attention_weights(query, keys, mask_bias, relative_bias, dtype)
-    # Of the biases the backward pass needs the shapes only.
-    return weights, (query, keys, mask_bias, relative_bias, weights)
+    no_values = None if relative_bias is None else ()  # Whether there is a bias, and no more.
+    return weights, (query, keys, mask_bias, no_values, weights)
 
 
 def _weights_backward(dtype, residuals, cotangent):
-    query, keys, mask_bias, relative_bias, weights = residuals
+    query, keys, mask_bias, relative, weights = residuals
     # Without the barrier XLA keeps the float32 weights that these were rounded from.
     weights = lax.optimization_barrier(weights).astype(jnp.float32)
     cotangent = cotangent.astype(jnp.float32)
@@ -211,7 +211,7 @@ def _weights_backward(dtype, residuals, cotangent):
     of_query = jnp.einsum("bhqk,bhkd->bhqd", of_logits, keys)
     of_keys = jnp.einsum("bhqk,bhqd->bhkd", of_logits, query)
     of_relative = None
-    if relative_bias is not None:
+    if relative is not None:
         # A product with ones. A plain sum XLA puts off to the end of the backward pass and takes
         # over all layers in one, for which a CPU needs a tenth of a step.
         of_relative = jnp.tensordot(
@@ -219,7 +219,7 @@ def _weights_backward(dtype, residuals, cotangent):
             of_logits,
             axes=1,
             precision=lax.Precision.HIGHEST,
-            preferred_element_type=relative_bias.dtype,
+            preferred_element_type=jnp.float32,
         )
     return of_query, of_keys, jnp.zeros_like(mask_bias), of_relative
 

@@ -1,13 +1,14 @@
-"""Compiles the policy step of T5-XXL for a TPU pod that is not there, and prints its memory.
+"""Compiles T5-XXL's policy step and sampler for a TPU pod that is not there; prints their memory.
 
     pip install libtpu    (the version that `pip install 'jax[tpu]'` asks for)
     python -m tests.benchmarks.tpu_compile [--topology v5p:4x4x4] [--partitions 8] ...
 
-Nothing runs: the step is lowered and compiled ahead of time against a description of the pod. The
+Nothing runs: both are lowered and compiled ahead of time against a description of the pod. The
 figures are the compiler's own, per chip; a v5p chip has 95 GiB.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import time
@@ -23,7 +24,8 @@ import jax.numpy as jnp
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
-from po_jax.t5.config import T5Config
+from po_jax.sampling import Strategy, sample
+from po_jax.t5.config import REMAT_POLICIES, T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adafactor
 from po_jax.training.state import TrainState, state_shardings
@@ -42,9 +44,56 @@ XXL = T5Config(
     dtype=jnp.bfloat16,
     relative_bias="per_layer",
     scan_layers=True,
-    remat_policy="full",
 )
 GIB = 2**30
+
+
+def lower_step(model, partitioner, args):
+    """An IPO step with Adafactor."""
+    policy = PolicyModel(
+        language_model=model,
+        objective=functools.partial(
+            objectives.contrastive, loss=functools.partial(pairwise.ipo, tau=0.1)
+        ),
+    )
+    axes = model.parameter_axes()
+    optimizer = adafactor(1e-3, axes=axes)
+    state = jax.eval_shape(
+        lambda key: TrainState.create(model.init(key), optimizer), jax.random.key(0)
+    )
+    shardings = state_shardings(state, axes, partitioner)
+    step = make_train_step(policy, optimizer, partitioner, shardings)
+    pair = (args.batch, 2)
+    batch = PreferenceBatch(
+        prompt=jax.ShapeDtypeStruct((args.batch, args.prompt), jnp.int32),
+        completion=jax.ShapeDtypeStruct((*pair, args.completion), jnp.int32),
+        mask=jax.ShapeDtypeStruct((*pair, args.completion), bool),
+        preference=jax.ShapeDtypeStruct((args.batch,), jnp.float32),
+        reference_logprob=jax.ShapeDtypeStruct(pair, jnp.float32),
+    )
+    return step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def lower_sampler(model, partitioner, args):
+    """Two completions a prompt from the mixture of policy and reference."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        partitioner.shardings(shapes, model.parameter_axes()),
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rows = partitioner.batch
+    with partitioner.activate():
+        return sample.lower(
+            model,
+            Strategy(args.completion),
+            params,
+            params,
+            jax.ShapeDtypeStruct((args.batch, args.prompt), jnp.int32, sharding=rows),
+            jax.ShapeDtypeStruct((args.batch, 2), jnp.float32, sharding=rows),
+            jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=partitioner.replicated),
+        )
 
 
 def main():
@@ -54,54 +103,28 @@ def main():
     parser.add_argument("--batch", type=int, default=256, help="prompts, two completions each")
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--completion", type=int, default=128)
+    parser.add_argument("--remat", choices=REMAT_POLICIES, default="full", help="of the step")
     args = parser.parse_args()
 
     pod = topologies.get_topology_desc(args.topology, "tpu")
     partitioner = make_partitioner(args.partitions, parameter_dims=2, devices=pod.devices)
-    model = PolicyModel(
-        language_model=T5LM(XXL),
-        objective=functools.partial(
-            objectives.contrastive, loss=functools.partial(pairwise.ipo, tau=0.1)
-        ),
-    )
-    axes = model.parameter_axes()
-    optimizer = adafactor(1e-3, axes=axes)
-
-    def create(key):
-        return TrainState.create(model.get_initial_variables(key)["params"], optimizer)
-
-    state = jax.eval_shape(create, jax.random.key(0))
-    shardings = state_shardings(state, axes, partitioner)
-    step = make_train_step(model, optimizer, partitioner, shardings)
-    pair = (args.batch, 2)
-    batch = PreferenceBatch(
-        prompt=jax.ShapeDtypeStruct((args.batch, args.prompt), jnp.int32),
-        completion=jax.ShapeDtypeStruct((*pair, args.completion), jnp.int32),
-        mask=jax.ShapeDtypeStruct((*pair, args.completion), bool),
-        preference=jax.ShapeDtypeStruct((args.batch,), jnp.float32),
-        reference_logprob=jax.ShapeDtypeStruct(pair, jnp.float32),
-    )
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    model = T5LM(dataclasses.replace(XXL, remat_policy=args.remat))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     print(f"T5-XXL: {count / 1e9:.2f}e9 parameters, float32; {args.topology}: {pod.devices[0]}")
     print(f"mesh {dict(partitioner.mesh.shape)}, {args.batch} prompts of {args.prompt} tokens,")
-    print(f"2 completions of {args.completion} tokens each; bfloat16, full rematerialisation")
-
-    began = time.monotonic()
-    lowered = step.lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
-    print(f"lowered in {time.monotonic() - began:.0f} s")
-    began = time.monotonic()
-    compiled = lowered.compile()
-    print(f"compiled in {time.monotonic() - began:.0f} s")
-    memory = compiled.memory_analysis()
-    print("per chip, GiB:")
-    for name in ("argument", "output", "alias", "temp", "generated_code"):
-        print(f"  {name:15s} {getattr(memory, f'{name}_size_in_bytes') / GIB:8.3f}")
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    total += memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    print(f"  {'in all':15s} {total / GIB:8.3f}")
-    flops = compiled.cost_analysis().get("flops")
-    if flops:
-        print(f"  {flops / 1e12:.1f} TFLOP a step and chip, as the compiler counts (scans once)")
+    print(f"2 completions of {args.completion} tokens each; bfloat16, remat_policy={args.remat}")
+    for name, lower in (("sampler", lower_sampler), ("step", lower_step)):
+        lowered = lower(model, partitioner, args)
+        began = time.monotonic()
+        compiled = lowered.compile()
+        print(f"{name}: compiled in {time.monotonic() - began:.0f} s; per chip, GiB:")
+        memory = compiled.memory_analysis()
+        for part in ("argument", "output", "alias", "temp", "generated_code"):
+            print(f"  {part:15s} {getattr(memory, f'{part}_size_in_bytes') / GIB:8.3f}")
+        total = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        total += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        print(f"  {'in all':15s} {total / GIB:8.3f}", flush=True)
 
 
 if __name__ == "__main__":
