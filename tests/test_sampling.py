@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -253,7 +254,7 @@ def test_the_loop_neither_casts_nor_gathers_parameters():
 
 def test_parameters_for_sampling_give_the_same_logits_bit_for_bit(getkey):
     params = jax.jit(SCANNED.init)(getkey())
-    prepared = SCANNED.for_sampling(params)
+    prepared = SCANNED.for_sampling(flax.core.freeze(params))
     assert prepared["token_embedder"]["embedding"].dtype == jnp.bfloat16
 
     @jax.jit

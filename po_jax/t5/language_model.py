@@ -1,6 +1,7 @@
-"""How the rest of po_jax sees a language model: `encode`, `prefill`, `extend` and `score`."""
+"""How the rest of po_jax sees a language model: what the sampler needs, and `score`."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax
@@ -61,8 +62,7 @@ class T5LM:
 
     def parameter_axes(self) -> Any:
         """The tree of the parameters' logical axis names, found without computing anything."""
-        variables = jax.eval_shape(self.init_variables, jax.random.key(0))
-        return axis_names(variables["params_axes"])
+        return _parameter_axes(self)
 
     def for_sampling(self, params: Params) -> Params:
         """The parameters as the network reads them: in its dtype, laid out by the rules in force.
@@ -76,6 +76,7 @@ class T5LM:
                 parameter = parameter.astype(self.config.dtype)
             return shard(parameter, *names)
 
+        params = flax.core.unfreeze(params)  # T5X's are frozen.
         return jax.tree_util.tree_map_with_path(prepare, params, self.parameter_axes())
 
     def encode(
@@ -138,3 +139,9 @@ class T5LM:
         if dropout_key is not None:
             options = {"deterministic": False, "rngs": {"dropout": dropout_key}}
         return self.module.apply({"params": params}, *args, method=method, **options)
+
+
+@functools.cache
+def _parameter_axes(model):
+    variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    return axis_names(variables["params_axes"])
