@@ -18,6 +18,8 @@ from jaxtyping import Array
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | None], ...]
 
+_SPREAD_PARAMETERS = ("embed", "data")  # ZeRO-3. In activations "batch" has taken the axis.
+
 
 def make_mesh(num_partitions: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices: axis "model" of size `num_partitions`, axis "data" of the rest.
@@ -59,7 +61,7 @@ def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rul
     if activation_dims == 2:
         rules.append(("embed", "model"))
     if parameter_dims == 2:
-        rules.append(("embed", "data"))
+        rules.append(_SPREAD_PARAMETERS)
     return tuple(rules)
 
 
@@ -74,9 +76,8 @@ def whole_parameters() -> Iterator[None]:
 
     For programs that read all parameters many times, such as a decoding loop.
     """
-    with nn.logical_axis_rules(
-        [rule for rule in nn.get_logical_axis_rules() if rule != ("embed", "data")]
-    ):
+    rules = [rule for rule in nn.get_logical_axis_rules() if rule != _SPREAD_PARAMETERS]
+    with nn.logical_axis_rules(rules):
         yield
 
 

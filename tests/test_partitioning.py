@@ -10,7 +10,7 @@ import pytest
 from po_jax import partitioning
 from po_jax.partitioning import make_partitioner, shard
 from po_jax.t5.config import T5Config
-from po_jax.t5.network import Transformer
+from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adafactor, adamw
 
 SMALL = dict(vocab_size=24, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16,
@@ -18,10 +18,8 @@ SMALL = dict(vocab_size=24, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16,
 
 
 def variables(**options):
-    tokens = jnp.ones((1, 1), jnp.int32)
-    network = Transformer(T5Config(**SMALL, **options))
-    shapes = jax.eval_shape(network.init, jax.random.key(0), tokens, tokens)
-    return shapes["params"], partitioning.axis_names(shapes["params_axes"])
+    model = T5LM(T5Config(**SMALL, **options))
+    return jax.eval_shape(model.init, jax.random.key(0)), model.parameter_axes()
 
 
 def test_mesh_shares_out_all_devices():

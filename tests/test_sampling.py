@@ -217,8 +217,6 @@ SCANNED = T5LM(
     dataclasses.replace(
         TINY.config,
         vocab_size=640,
-        emb_dim=8,
-        num_heads=2,
         head_dim=12,
         mlp_dim=512,
         scan_layers=True,
