@@ -17,10 +17,10 @@ import sys
 import gin
 
 from launch import gin_support
-from po_jax.annotators.judgement import AnnotatorError
-from po_jax.evaluation import compare, plots
+from po_jax.evaluation import plots, side_by_side
 from po_jax.evaluation.page import html_page
 from po_jax.evaluation.report import Report, write_json
+from po_jax.judges.judge import AnnotatorError
 
 
 def write(report: Report, folder: Path, title: str) -> None:
@@ -54,7 +54,7 @@ def evaluate() -> Report:
     """Runs the configured comparison and writes what it found."""
     folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value"))
     folder.mkdir(parents=True, exist_ok=True)
-    report = gin.get_configurable(compare.compare)()
+    report = gin.get_configurable(side_by_side.compare)()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration
     (folder / "config.gin").write_text(configuration)
@@ -66,7 +66,7 @@ def evaluate() -> Report:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     logging.basicConfig(format="%(levelname)s %(message)s")
-    logging.getLogger(compare.__name__).setLevel(logging.INFO)
+    logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
     try:
         gin_support.parse(argv, __doc__)
         evaluate()

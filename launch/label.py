@@ -16,8 +16,8 @@ import sys
 import gin
 
 from launch import gin_support
-from po_jax.annotators.judgement import AnnotatorError
 from po_jax.evaluation import labelling
+from po_jax.judges.judge import AnnotatorError
 
 
 def write() -> int:

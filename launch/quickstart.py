@@ -22,7 +22,7 @@ import sys
 import time
 
 from launch import evaluate, label, train
-from po_jax.training.progress import duration
+from po_jax.reporting.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")

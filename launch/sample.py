@@ -19,7 +19,7 @@ import sys
 import gin
 
 from launch import gin_support
-from po_jax.evaluation import compare, completions
+from po_jax.evaluation import completions, side_by_side
 from po_jax.evaluation.completions import Completion
 
 
@@ -49,7 +49,7 @@ def sample(texts: Sequence[str]) -> list[tuple[str, list[Completion]]]:
     if texts:
         tokens = gin.get_configurable(completions.encode)(texts)
     else:
-        held_out = gin.get_configurable(compare.gather)()
+        held_out = gin.get_configurable(side_by_side.gather)()
         texts, tokens = held_out.texts, held_out.tokens
     drawn = gin.get_configurable(completions.complete)(tokens)
     return list(zip(texts, drawn, strict=True))

@@ -6,9 +6,9 @@ import importlib
 import jax
 import seqio
 
+from po_jax.data import seqio_source
+from po_jax.data.corpus import BatchStream, Layout
 from po_jax.t5.language_model import T5LM
-from po_jax.training import seqio_feed
-from po_jax.training.corpus import BatchStream, Layout
 
 
 def batches(
@@ -32,7 +32,7 @@ def batches(
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_feed.stream` raises, or if the task's vocabulary has more ids than
+      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary has more ids than
         the model has embeddings.
     """
     ids, rows = vocabulary(task, module).vocab_size, language_model.config.vocab_size
@@ -41,7 +41,7 @@ def batches(
             f"task {task!r}: expected a vocabulary of at most {rows} ids, as many as the model has "
             f"embeddings, got {ids}: give the task the model's own vocabulary"
         )
-    return seqio_feed.stream(
+    return seqio_source.stream(
         task,
         split,
         layout,

@@ -17,10 +17,10 @@ import sys
 import gin
 
 from launch import gin_support
-from po_jax.annotators.judgement import AnnotatorError
 from po_jax.checkpoints.manager import CheckpointError
+from po_jax.judges.judge import AnnotatorError
+from po_jax.reporting.reporter import NonFiniteLoss
 from po_jax.training import loop
-from po_jax.training.reporter import NonFiniteLoss
 
 
 def train() -> None:

@@ -31,13 +31,13 @@ LAYERS = (
 CORE = {"jax", "flax", "optax", "numpy", "jaxtyping"}
 # What a part of po_jax may import beyond CORE, by file or folder.
 EXTRAS = {
-    "annotators/golden.py": {"rouge_score"},
+    "judges/rouge.py": {"rouge_score"},
     "checkpoints": {"orbax", "tensorstore", "safetensors", "msgpack", "ml_dtypes", "etils"},
     "evaluation/rouge.py": {"rouge_score"},
     "metrics.py": {"clu"},
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
-    "training/seqio_feed.py": {"seqio"},
+    "data/seqio_source.py": {"seqio"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
 OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}

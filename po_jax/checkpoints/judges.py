@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from po_jax.annotators.learned import PreferenceAnnotator, RewardAnnotator
 from po_jax.checkpoints.load import load
+from po_jax.judges.learned import PreferenceAnnotator, RewardAnnotator
+from po_jax.judges.models import PreferenceModel, RewardModel
 from po_jax.models.base import Model
-from po_jax.models.judges import PreferenceModel, RewardModel
 from po_jax.partitioning import Partitioner
 from po_jax.types import Params
 

@@ -1,8 +1,8 @@
 """The golden judge of a task's prompts, which knows the author's own answer to each."""
 
-from po_jax.annotators.callable import CallableAnnotator
-from po_jax.annotators.golden import RougeJudge
-from po_jax.training.corpus import BatchStream
+from po_jax.data.corpus import BatchStream
+from po_jax.judges.functions import CallableAnnotator
+from po_jax.judges.rouge import RougeJudge
 from po_jax.vocabulary import Vocabulary, to_text
 
 

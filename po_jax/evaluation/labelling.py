@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator
 from po_jax.checkpoints.judges import load_parameters
-from po_jax.evaluation.compare import gather
+from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.samples import draw
+from po_jax.evaluation.side_by_side import gather
+from po_jax.judges.judge import Annotator
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy
 from po_jax.t5.language_model import T5LM
-from po_jax.training.corpus import BatchStream
 from po_jax.vocabulary import Vocabulary, to_text
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from jaxtyping import Float, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator
 from po_jax.evaluation.intervals import WinRate, win_rate
 from po_jax.evaluation.samples import Samples
+from po_jax.judges.judge import Annotator
 
 #: (a, b) -> P(a > b) on each prompt, with a's completion shown first and shown second.
 Matches = Mapping[tuple[str, str], Float[np.ndarray, "prompts 2"]]

@@ -7,9 +7,9 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Judgement, Tokens
 from po_jax.game.autoregressive import Tree
 from po_jax.game.equilibrium import Game, LogPolicy, make_game
+from po_jax.judges.judge import Judgement, Tokens
 from po_jax.logprobs import sequence_logprob
 from po_jax.t5.language_model import T5LM
 from po_jax.types import Params

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator
+from po_jax.judges.judge import Annotator
 
 Numbers = Sequence[Any] | np.ndarray  # of floats or ints, nested for a matrix
 Matrix = Float[np.ndarray, "actions actions"]

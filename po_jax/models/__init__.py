@@ -6,8 +6,7 @@ gradients of micro-batches, so that there a mean loss grows with their number; A
 uses, is the same at any scale of the gradient.
 """
 
-from po_jax.models.judges import PreferenceModel, RewardModel
 from po_jax.models.policy import PolicyModel
 from po_jax.models.supervised import SupervisedModel
 
-__all__ = ["PolicyModel", "PreferenceModel", "RewardModel", "SupervisedModel"]
+__all__ = ["PolicyModel", "SupervisedModel"]

@@ -6,11 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator
+from po_jax.data.corpus import Batch, BatchStream
+from po_jax.judges.judge import Annotator
 from po_jax.metrics import merge
 from po_jax.models.base import Model
 from po_jax.sampling import Strategy, sample
-from po_jax.training.corpus import Batch, BatchStream
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState

@@ -15,19 +15,19 @@ import jax
 import optax
 
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.data.corpus import BatchStream
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
-from po_jax.training.clock import StageClock
-from po_jax.training.corpus import BatchStream
+from po_jax.reporting.clock import StageClock
+from po_jax.reporting.progress import Progress
+from po_jax.reporting.reporter import Reporter
+from po_jax.reporting.tensorboard import SummaryWriter
 from po_jax.training.held_out import Evaluation
 from po_jax.training.interruption import Interruption
-from po_jax.training.progress import Progress
-from po_jax.training.reporter import Reporter
 from po_jax.training.run import Feed, Run
 from po_jax.training.start import Start
 from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
-from po_jax.training.summaries import SummaryWriter
 
 
 @dataclasses.dataclass(frozen=True)

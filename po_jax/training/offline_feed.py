@@ -8,11 +8,11 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from po_jax.data.corpus import BatchStream
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Metrics
+from po_jax.reporting.clock import StageClock
 from po_jax.t5.language_model import T5LM
-from po_jax.training.clock import StageClock
-from po_jax.training.corpus import BatchStream
 from po_jax.training.reference_cache import ReferenceCache
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState

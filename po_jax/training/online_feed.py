@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Judgement
+from po_jax.data.corpus import BatchStream
+from po_jax.judges.judge import Annotator, Judgement
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Mean, Metrics
+from po_jax.reporting.clock import StageClock
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
-from po_jax.training.clock import StageClock
-from po_jax.training.corpus import BatchStream
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState

@@ -10,8 +10,8 @@ from jaxtyping import PRNGKeyArray
 
 from po_jax.metrics import Metrics
 from po_jax.partitioning import Partitioner
+from po_jax.reporting.clock import StageClock
 from po_jax.t5.language_model import T5LM
-from po_jax.training.clock import StageClock
 from po_jax.training.state import TrainState
 from po_jax.types import Params
 

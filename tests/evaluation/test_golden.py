@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from po_jax.data.corpus import BatchStream, Corpus, Ragged
+from po_jax.data.layouts import Prompts
 from po_jax.evaluation.golden import golden_annotator
-from po_jax.training.corpus import BatchStream, Corpus, Ragged
-from po_jax.training.layouts import Prompts
 
 WORDS = ["<pad>", "</s>", "red", "green", "blue", "old", "new"]
 

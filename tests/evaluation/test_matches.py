@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from po_jax.annotators.judgement import Judgement
 from po_jax.evaluation.matches import judge_matches, position_bias, win_rates
 from po_jax.evaluation.samples import Samples
+from po_jax.judges.judge import Judgement
 
 PROMPTS, LENGTH = 7, 5
 

@@ -18,6 +18,8 @@ import numpy as np
 import optax
 
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.data import layouts
+from po_jax.data.corpus import BatchStream, Corpus, Ragged
 from po_jax.game import preferences
 from po_jax.game.autoregressive import all_completions, token_mixture
 from po_jax.game.equilibrium import (
@@ -34,8 +36,7 @@ from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training import layouts, loop, optimizers, schedules
-from po_jax.training.corpus import BatchStream, Corpus, Ragged
+from po_jax.training import loop, optimizers, schedules
 from po_jax.training.offline_feed import OfflineFeed
 from po_jax.training.online_feed import OnlineFeed
 from po_jax.training.state import TrainState

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from po_jax.annotators.judgement import Judgement
 from po_jax.game import preferences
+from po_jax.judges.judge import Judgement
 
 
 @pytest.mark.parametrize(

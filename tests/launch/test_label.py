@@ -12,12 +12,12 @@ from tests.launch import tiny_policies
 PROMPTS = 11
 JUDGE = """
 from __gin__ import dynamic_registration
-from po_jax.annotators import callable
+from po_jax.judges import functions
 from tests.launch import test_label
 
-ANNOTATOR = @callable.CallableAnnotator
-callable.CallableAnnotator.judge = @test_label.shorter
-callable.CallableAnnotator.vocabulary = %VOCABULARY
+ANNOTATOR = @functions.CallableAnnotator
+functions.CallableAnnotator.judge = @test_label.shorter
+functions.CallableAnnotator.vocabulary = %VOCABULARY
 """
 
 

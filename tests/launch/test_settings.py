@@ -4,9 +4,9 @@ import pytest
 import seqio
 
 from launch import settings
+from po_jax.data.layouts import Prompts
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.layouts import Prompts
 
 
 @pytest.fixture

@@ -11,17 +11,18 @@ import sys
 import jax
 import numpy as np
 
-from po_jax.annotators.composition import Template
-from po_jax.annotators.learned import PreferenceAnnotator
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.data import layouts
+from po_jax.data.corpus import BatchStream, Corpus, Ragged
+from po_jax.judges.learned import PreferenceAnnotator
+from po_jax.judges.template import Template
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training import layouts, loop, optimizers
-from po_jax.training.corpus import BatchStream, Corpus, Ragged
+from po_jax.training import loop, optimizers
 from po_jax.training.offline_feed import OfflineFeed
 from po_jax.training.online_feed import OnlineFeed
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.annotators.judgement import Judgement
+from po_jax.judges.judge import Judgement
 from po_jax.partitioning import make_partitioner
-from po_jax.training.clock import StageClock
+from po_jax.reporting.clock import StageClock
 from po_jax.training.offline_feed import OfflineFeed, score_reference
 from po_jax.training.online_feed import OnlineFeed, penalise
 from po_jax.training.run import Run

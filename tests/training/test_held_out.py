@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from po_jax.models import PreferenceModel, RewardModel, SupervisedModel
+from po_jax.data import layouts
+from po_jax.data.corpus import BatchStream
+from po_jax.judges import PreferenceModel, RewardModel
+from po_jax.models import SupervisedModel
 from po_jax.partitioning import make_partitioner
-from po_jax.training import layouts
-from po_jax.training.corpus import BatchStream
 from po_jax.training.held_out import JudgeEvaluation, SupervisedEvaluation
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.annotators.judgement import AnnotatorError, Judgement
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.judges.judge import AnnotatorError, Judgement
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
+from po_jax.reporting.reporter import NonFiniteLoss
 from po_jax.training.held_out import PolicyEvaluation
 from po_jax.training.offline_feed import OfflineFeed
-from po_jax.training.reporter import NonFiniteLoss
 from tests.training import small_run
 
 

@@ -5,7 +5,7 @@ It knows the author's own answer, so it judges what a learned annotator can only
 
 from collections.abc import Mapping
 
-from po_jax.annotators.judgement import AnnotatorError
+from po_jax.judges.judge import AnnotatorError
 
 
 class RougeJudge:

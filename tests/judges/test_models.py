@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from po_jax.annotators.composition import Template, compose
-from po_jax.models import PreferenceModel, RewardModel
+from po_jax.judges import PreferenceModel, RewardModel
+from po_jax.judges.template import Template, compose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adafactor

@@ -1,7 +1,7 @@
 """Judges of completions: a pairwise preference model and a Bradley-Terry reward model.
 
 Both answer in words they already know, so that their trees are T5X's: no new parameters. How
-they read and answer is defined in `po_jax.annotators.learned`, which also asks them.
+they read and answer is defined in `po_jax.judges.learned`, which also asks them.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from po_jax.annotators.composition import Template
-from po_jax.annotators.learned import answer_log_odds, judge_pairs, reward_completions
+from po_jax.judges.learned import answer_log_odds, judge_pairs, reward_completions
+from po_jax.judges.template import Template
 from po_jax.losses.supervised import binary_cross_entropy
 from po_jax.metrics import Mean
 from po_jax.models.base import LossAndMetrics, Model, preference_batch

@@ -2,8 +2,8 @@
 
 import pytest
 
-from po_jax.annotators.golden import RougeJudge
-from po_jax.annotators.judgement import AnnotatorError
+from po_jax.judges.judge import AnnotatorError
+from po_jax.judges.rouge import RougeJudge
 
 
 def test_the_answer_nearer_to_the_author_wins():

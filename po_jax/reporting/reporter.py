@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from po_jax.metrics import Metric, Metrics
-from po_jax.training.clock import StageClock
-from po_jax.training.progress import Progress
-from po_jax.training.summaries import SummaryWriter
+from po_jax.reporting.clock import StageClock
+from po_jax.reporting.progress import Progress
+from po_jax.reporting.tensorboard import SummaryWriter
 
 _IN_FLIGHT = 2  # steps queued on the device before the host waits for the oldest
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.annotators.composition import Template
-from po_jax.annotators.learned import PreferenceAnnotator, RewardAnnotator, judge_pairs
-from po_jax.annotators.translated import TranslatedAnnotator
+from po_jax.judges.learned import PreferenceAnnotator, RewardAnnotator, judge_pairs
+from po_jax.judges.other_vocabulary import TranslatedAnnotator
+from po_jax.judges.template import Template
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from po_jax.annotators.composition import Template, compose, reward_template
+from po_jax.judges.template import Template, compose, reward_template
 
 
 def test_composing_is_list_concatenation_without_padding_and_eos():

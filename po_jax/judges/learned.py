@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from po_jax.annotators.composition import Template, compose
-from po_jax.annotators.judgement import Judgement, Tokens
+from po_jax.judges.judge import Judgement, Tokens
+from po_jax.judges.template import Template, compose
 from po_jax.t5.language_model import T5LM
 from po_jax.types import Params
 

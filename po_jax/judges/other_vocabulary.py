@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator, Judgement, Tokens
+from po_jax.judges.judge import Annotator, Judgement, Tokens
 from po_jax.vocabulary import Vocabulary, to_text
 
 

@@ -11,7 +11,7 @@ import jax
 from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.annotators.judgement import AnnotatorError, Judgement, Tokens
+from po_jax.judges.judge import AnnotatorError, Judgement, Tokens
 from po_jax.vocabulary import Vocabulary, to_text
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))

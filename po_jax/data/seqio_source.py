@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from po_jax.training.corpus import BatchStream, Corpus, Layout, Ragged
+from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from po_jax.training.data_order import DataOrder
+from po_jax.data.order import DataOrder
 
 
 def test_every_epoch_holds_every_row_once_and_in_another_order():

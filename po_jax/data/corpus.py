@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int, Int32
 import numpy as np
 
-from po_jax.training.data_order import DataOrder
+from po_jax.data.order import DataOrder
 
 
 class Ragged:
@@ -98,7 +98,7 @@ class Batch:
 
 @runtime_checkable
 class Layout(Protocol):
-    """Makes the arrays of a batch; see `po_jax.training.layouts`.
+    """Makes the arrays of a batch; see `po_jax.data.layouts`.
 
     Attributes:
       features: the token features that it takes, and the length to which each is cut or filled.

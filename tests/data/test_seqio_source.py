@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import seqio
 
-from po_jax.training import seqio_feed
-from po_jax.training.layouts import Comparisons, Prompts, Supervised
+from po_jax.data import seqio_source
+from po_jax.data.layouts import Comparisons, Prompts, Supervised
 from tasks import jsonl, tldr
 
 LENGTHS = {"inputs": 8, "targets": 5}
@@ -43,7 +43,7 @@ def decode(ids) -> str:
 
 
 def test_comparisons_hold_what_the_file_says_in_random_places(tasks):
-    stream = seqio_feed.stream("feed_a_comparisons", "train", Comparisons(LENGTHS), 11, seed=1)
+    stream = seqio_source.stream("feed_a_comparisons", "train", Comparisons(LENGTHS), 11, seed=1)
     places = []
     for epoch in range(6):
         arrays = stream.batch(epoch).arrays
@@ -61,7 +61,7 @@ def test_comparisons_hold_what_the_file_says_in_random_places(tasks):
 
 
 def test_prompts_come_with_their_texts(tasks):
-    stream = seqio_feed.stream("feed_b_prompts", "train", Prompts(LENGTHS), 3)
+    stream = seqio_source.stream("feed_b_prompts", "train", Prompts(LENGTHS), 3)
     batch = next(stream.one_pass())
     assert batch.texts["inputs"] == ["b0", "b1", "b2"]
     assert batch.texts["references"] == [["z"]] * 3
@@ -69,7 +69,7 @@ def test_prompts_come_with_their_texts(tasks):
 
 
 def test_a_mixture_draws_at_its_rates(tasks):
-    stream = seqio_feed.stream("feed_mixture", "train", Comparisons(LENGTHS), 16)
+    stream = seqio_source.stream("feed_mixture", "train", Comparisons(LENGTHS), 16)
     for step in range(3):
         names = [decode(ids)[0] for ids in stream.batch(step).arrays["prompt"]]
         assert (names.count("a"), names.count("b")) == (4, 12)
@@ -77,7 +77,7 @@ def test_a_mixture_draws_at_its_rates(tasks):
 
 def test_what_is_cut_is_counted_and_reported_once(tasks, caplog):
     with caplog.at_level(logging.WARNING, "po_jax"):
-        stream = seqio_feed.stream("feed_a_comparisons", "validation", Comparisons(LENGTHS), 1)
+        stream = seqio_source.stream("feed_a_comparisons", "validation", Comparisons(LENGTHS), 1)
         batch = stream.batch(0).arrays
         stream.batch(1)
     assert [record.getMessage() for record in caplog.records] == [
@@ -92,12 +92,14 @@ def test_what_is_cut_is_counted_and_reported_once(tasks, caplog):
 
 def test_another_vocabulary_replaces_the_tasks_own(tasks):
     vocabulary = jsonl.vocabularies.docstrings()
-    stream = seqio_feed.stream("feed_b_sft", "train", Supervised(LENGTHS), 1, vocabulary=vocabulary)
+    stream = seqio_source.stream(
+        "feed_b_sft", "train", Supervised(LENGTHS), 1, vocabulary=vocabulary
+    )
     arrays = next(stream.one_pass()).arrays
     for name, text in (("encoder_input_tokens", "b0"), ("decoder_target_tokens", "z")):
         ids = vocabulary.encode(text) + [1]
         assert np.trim_zeros(arrays[name][0]).tolist() == ids
-    again = seqio_feed.stream("feed_b_sft", "train", Supervised(LENGTHS), 1)
+    again = seqio_source.stream("feed_b_sft", "train", Supervised(LENGTHS), 1)
     assert decode(next(again.one_pass()).arrays["encoder_input_tokens"][0]) == "b0"
 
 
@@ -113,7 +115,7 @@ def test_another_vocabulary_replaces_the_tasks_own(tasks):
 )
 def test_what_is_not_there_is_named(tasks, task, split, layout, message):
     with pytest.raises(ValueError, match=message):
-        seqio_feed.stream(task, split, layout(LENGTHS), 2)
+        seqio_source.stream(task, split, layout(LENGTHS), 2)
 
 
 @pytest.mark.parametrize(
@@ -129,13 +131,13 @@ def test_a_task_of_someone_elses_is_checked(change, message):
     name = "feed_" + re.sub(r"\W", "_", message)
     jsonl.registration.add_comparisons(name, lambda split: [good, {**good, **change}], BYTES)
     with pytest.raises(ValueError, match=message):
-        seqio_feed.stream(name, "train", Comparisons(LENGTHS), 2)
+        seqio_source.stream(name, "train", Comparisons(LENGTHS), 2)
 
 
 def test_human_comparisons_lose_nothing_on_the_way(shared_data, monkeypatch):
     monkeypatch.setenv(tldr.FOLDER_VARIABLE, str(shared_data / "tldr"))
     layout = Comparisons({"inputs": 4000, "targets": 900})
-    stream = seqio_feed.stream("tldr_comparisons", "validation", layout, 53, vocabulary=BYTES)
+    stream = seqio_source.stream("tldr_comparisons", "validation", layout, 53, vocabulary=BYTES)
     better = []
     for batch in stream.one_pass():
         chosen = (batch.arrays["preference"] == 0).astype(int)

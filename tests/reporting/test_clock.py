@@ -2,7 +2,7 @@
 
 import time
 
-from po_jax.training.clock import StageClock
+from po_jax.reporting.clock import StageClock
 
 
 class Work:

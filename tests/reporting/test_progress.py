@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from po_jax.training.progress import Progress, duration
+from po_jax.reporting.progress import Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 def seconds(monkeypatch):
     """A clock that the test sets."""
     now = [0.0]
-    monkeypatch.setattr("po_jax.training.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("po_jax.reporting.progress.time.monotonic", lambda: now[0])
 
     def at(value):
         now[0] = value

@@ -9,19 +9,19 @@ import jax
 from jaxtyping import Int
 import numpy as np
 
-from po_jax.annotators.judgement import Annotator
 from po_jax.checkpoints.judges import load_parameters
 from po_jax.checkpoints.load import open_checkpoint
+from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.intervals import Mean
 from po_jax.evaluation.matches import judge_matches
 from po_jax.evaluation.report import Report, build_report
 from po_jax.evaluation.rouge import rouge
 from po_jax.evaluation.samples import Samples, draw_samples, sequence_kl
+from po_jax.judges.judge import Annotator
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.sampling import Strategy
 from po_jax.t5.language_model import T5LM
-from po_jax.training.corpus import BatchStream
 from po_jax.training.randomness import purpose_key
 from po_jax.vocabulary import Vocabulary
 

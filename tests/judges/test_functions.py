@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from po_jax.annotators.callable import CallableAnnotator, CallableReward
-from po_jax.annotators.judgement import AnnotatorError
+from po_jax.judges.functions import CallableAnnotator, CallableReward
+from po_jax.judges.judge import AnnotatorError
 
 PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
 COMPLETION = np.asarray(

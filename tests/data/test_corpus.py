@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from po_jax.training.corpus import BatchStream, Corpus, Ragged
-from po_jax.training.layouts import Comparisons, Prompts, Supervised
+from po_jax.data.corpus import BatchStream, Corpus, Ragged
+from po_jax.data.layouts import Comparisons, Prompts, Supervised
 
 LENGTHS = {"inputs": 4, "targets": 3}
 

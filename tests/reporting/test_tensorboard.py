@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from po_jax.training.summaries import SummaryWriter, masked_crc32c
+from po_jax.reporting.tensorboard import SummaryWriter, masked_crc32c
 
 
 def test_the_checksum_is_crc32c():

@@ -1,0 +1,1 @@
+"""What a run tells about itself: stages, progress, and records that outlive it."""
