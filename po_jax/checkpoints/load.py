@@ -13,6 +13,8 @@ import numpy as np
 from po_jax.checkpoints import hugging_face, orbax, t5x_legacy, trees
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.language_model import LanguageModel
+from po_jax.partitioning import Partitioner
 from po_jax.t5.config import T5Config
 from po_jax.types import Params
 
@@ -124,6 +126,26 @@ def load(path: epath.PathLike, like: Params) -> Params:
     shapes = {name: leaf.shape for name, leaf in wanted.items()}
     placed = place(trees.fit(checkpoint.parameters, shapes, str(checkpoint.path)), wanted)
     return structure.unflatten(placed[name] for name in wanted)
+
+
+def load_parameters(
+    model: LanguageModel, path: epath.PathLike, partitioner: Partitioner, dtype: str = "float32"
+) -> Params:
+    """A language model's parameters from any known checkpoint, sharded as the mesh's rules say.
+
+    Raises:
+      ValueError: if the checkpoint is damaged, or of another model.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shardings = partitioner.shardings(shapes, model.parameter_axes())
+    like = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, jnp.dtype(dtype), sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )
+    return load(path, like)
 
 
 def load_adafactor(path: epath.PathLike, like: Any) -> Any:

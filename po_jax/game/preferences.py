@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
-from po_jax.judges.judge import Annotator
+from po_jax.judges import Judge, Pairs
 
 Numbers = Sequence[Any] | np.ndarray  # of floats or ints, nested for a matrix
 Matrix = Float[np.ndarray, "actions actions"]
@@ -67,17 +67,17 @@ def random(seed: int, actions: int) -> Matrix:
     return 0.5 + upper - upper.T
 
 
-def from_annotator(
-    annotator: Annotator,
+def from_judge(
+    judge: Judge,
     prompt: Int[np.ndarray, " prompt"],
     completion: Int[np.ndarray, "actions length"],
     mask: Bool[np.ndarray, "actions length"],
 ) -> Matrix:
-    """Asks an annotator about every ordered pair of completions and averages the two orders."""
+    """Asks a judge about every ordered pair of completions and averages the two orders."""
     actions = len(completion)
     first, second = np.indices((actions, actions)).reshape(2, -1)
     pair = np.stack([first, second], axis=1)
     prompts = np.broadcast_to(prompt, (len(pair), len(prompt)))
-    judgement = annotator.begin(prompts, completion[pair], mask[pair])()
+    judgement = judge.begin(Pairs(prompts, completion[pair], mask[pair]))()
     asked = np.asarray(judgement.preference, np.float64).reshape(actions, actions)
     return 0.5 * (asked + 1.0 - asked.T)

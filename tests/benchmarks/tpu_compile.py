@@ -53,7 +53,7 @@ def lower_step(model, partitioner, args):
     policy = PolicyModel(
         language_model=model,
         objective=functools.partial(
-            objectives.contrastive, loss=functools.partial(pairwise.ipo, tau=0.1)
+            objectives.contrastive, loss=pairwise.ipo, tau=0.1
         ),
     )
     axes = model.parameter_axes()

@@ -29,7 +29,7 @@ from po_jax.game.equilibrium import (
     stationary_point,
     total_variation,
 )
-from po_jax.game.language import Player, TableAnnotator
+from po_jax.game.language import Player, TableJudge
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
@@ -204,7 +204,7 @@ def train(
         return OnlineFeed(
             run,
             data,
-            annotator=TableAnnotator(PLAYERS, _preferences(algorithm), REWARDS),
+            annotator=TableJudge(PLAYERS, _preferences(algorithm), REWARDS),
             strategy=Strategy(max_length=LENGTHS["targets"]),
             beta=algorithm.beta,
         )

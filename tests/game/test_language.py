@@ -5,7 +5,7 @@ import pytest
 
 from po_jax.game import preferences
 from po_jax.game.autoregressive import all_completions
-from po_jax.game.language import Player, TableAnnotator
+from po_jax.game.language import Player, TableJudge
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
@@ -42,7 +42,7 @@ REWARDS = [np.arange(ACTIONS) + 0.5, np.arange(ACTIONS) + 1.0]
 
 @pytest.fixture
 def annotator(players):
-    return TableAnnotator(players, PREFERENCES, REWARDS)
+    return TableJudge(players, PREFERENCES, REWARDS)
 
 
 def test_the_listed_probabilities_are_all_there_are(players, params):
@@ -66,7 +66,7 @@ def test_a_game_has_the_models_probabilities_for_its_reference(players, params):
 
 def test_the_annotator_gives_back_the_tables_it_was_made_of(players, annotator):
     for player, preference in zip(players, PREFERENCES, strict=True):
-        asked = preferences.from_annotator(
+        asked = preferences.from_judge(
             annotator, np.asarray(player.prompt), np.asarray(TREE.tokens), np.asarray(TREE.mask)
         )
         np.testing.assert_allclose(asked, preference, rtol=0, atol=1e-7)

@@ -54,7 +54,7 @@ def test_an_annotator_is_asked_in_both_orders():
             return lambda: Judgement(preference=0.6 + 0.1 * (length[:, 0] - length[:, 1]))
 
     completion = np.array([[1, 0, 0], [5, 1, 0], [3, 3, 1]])
-    matrix = preferences.from_annotator(
+    matrix = preferences.from_judge(
         FavoursTheFirst(), np.array([4, 6]), completion, completion > 0
     )
     np.testing.assert_allclose(matrix, preferences.additive([0.1, 0.2, 0.3]), rtol=0, atol=1e-15)
