@@ -117,7 +117,7 @@ def plan(
     )
     own_bias = scanned or family == "umt5"
     config = dataclasses.replace(
-        config, scan_layers=scanned, relative_bias="per_layer" if own_bias else "shared"
+        config, scan_layers=scanned, shared_relative_bias=False if own_bias else "shared"
     )
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
     if dtype is not None:
@@ -148,7 +148,7 @@ def _require_possible(conversion: Conversion) -> None:
                 "and optimiser slots, got hugging_face."
             )
         return
-    if config.relative_bias == "per_layer" and not config.scan_layers:
+    if not config.shared_relative_bias and not config.scan_layers:
         raise ValueError(
             f"{source.path}: expected stacked layers (scanned) for a relative bias in every "
             "layer, which T5X's network of named layers does not have."

@@ -143,7 +143,7 @@ def _equal(biases: list[Leaf], stack: str) -> Leaf:
                 raise ValueError(
                     f"{first.where}: expected one relative bias shared by the layers of the "
                     f"{stack}, got layer {i} different from layer 0 by {distance:.3g}; a network "
-                    "with relative_bias='per_layer' (family umt5) can hold it."
+                    "with shared_relative_bias=False (family umt5) can hold it."
                 )
         return values[0]
 

@@ -42,7 +42,7 @@ XXL = T5Config(
     num_decoder_layers=24,
     mlp_activations=("gelu", "linear"),
     dtype=jnp.bfloat16,
-    relative_bias="per_layer",
+    shared_relative_bias=False,
     scan_layers=True,
 )
 GIB = 2**30

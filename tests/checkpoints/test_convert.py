@@ -129,7 +129,7 @@ def test_families_hold_what_they_can(small, tmp_path):
     convert.plan(small.directory, format="t5x", scanned=True).write(tmp_path / "stacked")
     options = dict(format="hugging_face", family="umt5", like=small.directory)
     as_umt5 = convert.plan(tmp_path / "stacked", **options)
-    assert as_umt5.config.relative_bias == "per_layer"
+    assert not as_umt5.config.shared_relative_bias
     as_umt5.write(tmp_path / "umt5")
     assert open_checkpoint(tmp_path / "umt5").family == "umt5"
     with pytest.raises(ValueError, match="expected stacked layers"):

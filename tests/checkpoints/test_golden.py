@@ -53,7 +53,7 @@ def test_every_leaf_of_a_checkpoint(golden, model, kind):
 @pytest.mark.parametrize("kind", ["legacy", "orbax"])
 def test_every_leaf_of_stacked_layers(golden, kind):
     path = golden / f"checkpoints/t5_1_1_scalable_{kind}/checkpoint_3"
-    model = network(golden, "t5_1_1", scan_layers=True, relative_bias="per_layer")
+    model = network(golden, "t5_1_1", scan_layers=True, shared_relative_bias=False)
     saved = np.load(golden / "t5_1_1/adafactor/scalable_finetune_params.npz")
     params = by_path(load(path, like(model)))
     assert len(params) == 29

@@ -116,7 +116,7 @@ def test_logits(family):
 @pytest.mark.parametrize("family", ["t5_1_0", "umt5"], indirect=True)
 def test_stacked_layers_have_the_same_logits(family):
     name, directory = family
-    model, params = parameters(directory, scan_layers=True, relative_bias="per_layer")
+    model, params = parameters(directory, scan_layers=True, shared_relative_bias=False)
     prompts, inputs = batch(model.config.vocab_size)
     expected = torch_logits(from_pretrained(name, directory), prompts, inputs)
     found = jax.jit(model.module.apply)({"params": params}, prompts, inputs)
