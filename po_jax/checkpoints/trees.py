@@ -38,11 +38,11 @@ def fit(leaves: Leaves, shapes: Shapes, where: str) -> Leaves:
         leaves = _per_layer_bias(leaves) if per_layer or scanned(shapes) else _shared_bias(leaves)
         if scanned(shapes):
             leaves = _stacked_layers(leaves, shapes)
-    require_shapes(leaves, shapes, where)
+    _require_shapes(leaves, shapes, where)
     return leaves
 
 
-def require_shapes(leaves: Leaves, shapes: Shapes, where: str) -> None:
+def _require_shapes(leaves: Leaves, shapes: Shapes, where: str) -> None:
     """Checks that these leaves, no more and no fewer, have these shapes; see `fit`."""
     missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
     if missing or extra:

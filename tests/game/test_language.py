@@ -66,9 +66,12 @@ def test_a_game_has_the_models_probabilities_for_its_reference(players, params):
 
 def test_the_annotator_gives_back_the_tables_it_was_made_of(players, annotator):
     for player, preference in zip(players, PREFERENCES, strict=True):
-        asked = preferences.from_annotator(
-            annotator, np.asarray(player.prompt), np.asarray(TREE.tokens), np.asarray(TREE.mask)
-        )
+        pairs = np.indices((ACTIONS, ACTIONS)).reshape(2, -1).T
+        prompt = np.tile(player.prompt, (len(pairs), 1))
+        judgement = annotator.begin(
+            prompt, np.asarray(TREE.tokens)[pairs], np.asarray(TREE.mask)[pairs]
+        )()
+        asked = judgement.preference.reshape(ACTIONS, ACTIONS)
         np.testing.assert_allclose(asked, preference, rtol=0, atol=1e-7)
 
 

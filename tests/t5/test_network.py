@@ -282,7 +282,7 @@ def test_dropout_is_drawn_from_its_key_and_off_without_one(golden, getkey):
         ({"emb_dim": 0}, "emb_dim: expected a positive integer, got 0"),
         ({"dropout_rate": 1.0}, "dropout_rate: expected a rate"),
         ({"remat_policy": "some"}, "remat_policy: expected one of"),
-        ({"scan_layers": True}, "one relative bias a layer"),
+        ({"scan_layers": True}, "a relative bias in each layer"),
     ],
 )
 def test_a_configuration_out_of_range_is_named(option, complaint):
