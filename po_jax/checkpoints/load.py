@@ -148,28 +148,6 @@ def load_parameters(
     return load(path, like)
 
 
-def load_adafactor(path: epath.PathLike, like: Any) -> Any:
-    """The optimiser's state of a T5X or po_jax checkpoint that was trained with Adafactor.
-
-    Args:
-      path: see `open_checkpoint`.
-      like: an `AdafactorState` of the same network, in the same tree (stacked layers or not), of
-        arrays or shapes as in `load`.
-
-    Raises:
-      ValueError: naming a slot that is absent or of another shape.
-    """
-    checkpoint = open_checkpoint(path)
-    slots = {f"param_states/{name}": leaf for name, leaf in checkpoint.slots.items()}
-    step = lazy.from_array(np.int32(checkpoint.step), f"{checkpoint.path}: step")
-    leaves = {"step": step, **slots}
-    wanted, structure = _by_path(like)
-    shapes = {name: leaf.shape for name, leaf in wanted.items()}
-    trees.require_shapes(leaves, shapes, str(checkpoint.path))
-    placed = place(leaves, wanted)
-    return structure.unflatten(placed[name] for name in wanted)
-
-
 def _by_path(tree: Any) -> tuple[dict[str, Any], Any]:
     keyed, structure = jax.tree_util.tree_flatten_with_path(tree)
     paths = [jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in keyed]

@@ -1,11 +1,11 @@
 """The golden judge of a task's prompts, on text that its vocabulary cuts."""
 
 import numpy as np
+from po_jax.evaluation.golden import RougeJudge
 import pytest
 
 from po_jax.data.corpus import BatchStream, Corpus, Ragged
 from po_jax.data.layouts import Prompts
-from po_jax.evaluation.golden import RougeJudge
 
 WORDS = ["<pad>", "</s>", "red", "green", "blue", "old", "new"]
 

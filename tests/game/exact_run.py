@@ -48,10 +48,16 @@ ACTIONS = len(TOKENS)
 SPEAKABLE = np.flatnonzero(~((TOKENS == 0) & MASK).any(axis=-1))
 MODEL = T5LM(
     T5Config(
-        vocab_size=5, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32,
-        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.0,
+        vocab_size=5,
+        emb_dim=16,
+        num_heads=2,
+        head_dim=8,
+        mlp_dim=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dropout_rate=0.0,
     )
-)  # fmt: skip
+)
 PROMPTS = np.array([[2, 3, 1], [3, 4, 1]], np.int32)
 PLAYERS = [Player(MODEL, jnp.asarray(prompt), TREE) for prompt in PROMPTS]
 LENGTHS = {"inputs": PROMPTS.shape[1], "targets": TOKENS.shape[1]}
