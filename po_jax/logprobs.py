@@ -9,6 +9,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+HostOrDevice = Array | np.ndarray
 
 
 @jax.custom_vjp
@@ -122,8 +125,8 @@ def margin(
 
 
 def kl_k1(
-    policy: Float[Array, "*shape"], reference: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+    policy: Float[HostOrDevice, "*shape"], reference: Float[HostOrDevice, "*shape"]
+) -> Float[HostOrDevice, "*shape"]:
     """r = log pi(y) - log mu(y): with y drawn from pi, an unbiased estimate of KL(pi || mu).
 
     It may be negative; its variance is Var[r], about 2 KL near pi = mu.
