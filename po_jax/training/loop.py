@@ -4,7 +4,7 @@ Every algorithm runs through here. What differs between them is bound from outsi
 its loss, and the feed that says where batches come from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from po_jax.partitioning import Partitioner
 from po_jax.reporting.clock import StageClock
 from po_jax.reporting.progress import Progress
 from po_jax.reporting.reporter import Reporter
-from po_jax.reporting.tensorboard import SummaryWriter
+from po_jax.reporting.writers import JsonLines, Maker, writers_of
 from po_jax.training.held_out import Evaluation
 from po_jax.training.interruption import Interruption
 from po_jax.training.run import Feed, Run
@@ -61,6 +61,7 @@ def train(
     updates: Updates = Updates(),
     checkpoints: Callable[[str], CheckpointManager] = CheckpointManager,
     evaluations: Mapping[str, Callable[[Run], Evaluation]] | None = None,
+    writers: Sequence[Maker] = (JsonLines,),
     log_period: int = 10,
     eval_period: int = 100,
     save_period: int = 1000,
@@ -84,6 +85,7 @@ def train(
       updates: how a batch becomes an update.
       checkpoints: makes the manager of `model_dir`.
       evaluations: by name, makers of what is asked every `eval_period` steps and at the end.
+      writers: makers of the writers of records, given `model_dir` and the step it starts from.
       log_period: steps between records of metrics.
       eval_period: steps between evaluations.
       save_period: steps between checkpoints; the last step is always saved.
@@ -122,7 +124,7 @@ def train(
     clock = StageClock()
     step = first = int(state.step)
     progress = Progress("training", total_steps)
-    reporter = Reporter(SummaryWriter(model_dir), progress, clock, log_period)
+    reporter = Reporter(writers_of(model_dir, writers, first), progress, clock, log_period)
 
     def save(results: Mapping[str, float]) -> None:
         reporter.settle()
