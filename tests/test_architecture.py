@@ -15,6 +15,7 @@ LAYERS = (
     "types",
     "metrics",
     "partitioning",
+    "reporting",
     "logprobs",
     "losses",
     "t5",
@@ -38,6 +39,8 @@ EXTRAS = {
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
+    "reporting/tensorboard.py": {"tensorflow"},
+    "reporting/weights_and_biases.py": {"wandb"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
 OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}
