@@ -106,7 +106,9 @@ def offline_ipo(model_dir, steps, **options):
 
 
 def ipo_md(model_dir, steps, annotator=None, **options):
-    feed = partial(OnlineFeed, annotator=annotator or judge(), strategy=STRATEGY, betas=(0.25, 0.25))
+    feed = partial(
+        OnlineFeed, annotator=annotator or judge(), strategy=STRATEGY, betas=(0.25, 0.25)
+    )
     return train(model_dir, feed, prompts(), steps, **options)
 
 

@@ -15,7 +15,7 @@ from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
@@ -160,8 +160,14 @@ def test_the_gradient_is_that_of_weighted_least_squares():
 
 def test_the_step_compiles_once_donates_its_state_and_calls_no_host():
     partitioner = make_partitioner(2)
-    state, step = regression(partitioner, optimizer=adafactor(0.01, AXES, beta1=0.9), average=True,
-                             average_decay=0.5, max_gradient_norm=1.0, micro_batches=2)
+    state, step = regression(
+        partitioner,
+        optimizer=Adafactor(0.01, AXES, beta1=0.9),
+        average=True,
+        average_decay=0.5,
+        max_gradient_norm=1.0,
+        micro_batches=2,
+    )
     data = partitioner.distribute(regression_data())
     text = step.lower(state, data, KEY).compile().as_text()
     assert not any(word in text for word in ("callback", "infeed", "outfeed"))
