@@ -67,6 +67,18 @@ def test_every_parameter_has_names_that_the_rules_know(scanned):
     assert kernel == (("embed", "layers", "mlp") if scanned else ("embed", "mlp"))
 
 
+@pytest.mark.parametrize("scanned", [False, True])
+def test_axis_metadata_undoes_axis_names(scanned):
+    model = T5LM(T5Config(**SMALL, scan_layers=scanned, shared_relative_bias=not scanned))
+    tokens = jnp.ones((2, 3), int)
+    variables = jax.eval_shape(model.module.init, jax.random.key(0), tokens, tokens)
+    of_flax = variables["params_axes"]
+    names = partitioning.axis_names(of_flax)
+    again = partitioning.axis_metadata(names)
+    assert again == of_flax
+    assert partitioning.axis_names(again) == names == model.parameter_axes()
+
+
 def test_slots_of_optimisers_are_sharded_like_their_parameters():
     params, names = variables(scan_layers=True, shared_relative_bias=False)
     optimizer = optax.chain(
@@ -95,6 +107,57 @@ def test_batches_are_distributed_over_the_data_axis():
     assert batch["tokens"].sharding.spec == P("data")
     assert batch["tokens"].addressable_shards[0].data.shape == (2, 3)
     np.testing.assert_array_equal(batch["tokens"], np.arange(24).reshape(8, 3))
+
+
+@pytest.mark.parametrize("num_partitions", [1, 4])
+def test_collecting_undoes_distributing(num_partitions):
+    """On meshes of (8, 1) and (2, 4) devices; rows that devices share come once."""
+    partitioner = make_partitioner(num_partitions)
+    tokens = np.arange(48, dtype=np.int32).reshape(16, 3)
+    rows = {"tokens": tokens, "pair": (np.arange(16) > 5, np.ones((16, 2), np.float32))}
+    found = partitioning.collect(partitioner.distribute(rows))
+    assert jax.tree.structure(found) == jax.tree.structure(rows)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(rows), strict=True):
+        assert isinstance(x, np.ndarray)
+        np.testing.assert_array_equal(x, y, strict=True)
+
+
+def test_collecting_takes_whatever_layout():
+    partitioner = make_partitioner(4)
+    x = np.arange(64, dtype=np.float32).reshape(8, 8)
+    layouts = (P(), P("data"), P("model"), P(None, "model"), P("data", "model"))
+    shardings = [jax.sharding.NamedSharding(partitioner.mesh, spec) for spec in layouts]
+    found = partitioning.collect([x, *(jax.device_put(x, sharding) for sharding in shardings)])
+    assert found[0] is x
+    for collected in found:
+        np.testing.assert_array_equal(collected, x, strict=True)
+
+
+def test_rows_of_one_process_are_put_together_from_its_shards():
+    """What a process does that cannot see all of an array; here it sees all, so it can tell."""
+    for num_partitions in (1, 4):
+        x = make_partitioner(num_partitions).distribute(np.arange(48).reshape(16, 3))
+        np.testing.assert_array_equal(partitioning._own_rows(x), np.arange(48).reshape(16, 3))
+
+
+def test_what_is_on_the_devices_stays_there():
+    partitioner = make_partitioner(2)
+    x = jax.device_put(jnp.arange(6), partitioner.replicated)
+    assert partitioner.distribute({"x": x})["x"] is x
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [
+        (7, 3, [([0, 1, 2], [1, 1, 1]), ([3, 4, 5], [1, 1, 1]), ([6, 0, 1], [1, 0, 0])]),
+        (6, 3, [([0, 1, 2], [1, 1, 1]), ([3, 4, 5], [1, 1, 1])]),
+        (2, 5, [([0, 1, 0, 1, 0], [1, 1, 0, 0, 0])]),
+        (0, 3, []),
+    ],
+)
+def test_batches_are_filled_up_by_the_first_rows(count, size, expected):
+    batches = partitioning.filled_batches(count, size)
+    assert [(rows.tolist(), valid.tolist()) for rows, valid in batches] == expected
 
 
 def test_a_batch_the_mesh_cannot_share_out_is_refused():

@@ -1,6 +1,6 @@
 """Batches of a hand-written corpus, by layout, by host and in one pass."""
 
-import itertools
+import dataclasses
 
 import numpy as np
 import pytest
@@ -64,13 +64,17 @@ def test_comparisons_change_places_together_with_their_label(corpus):
     assert arrays["preference"].dtype == np.float32
 
 
-def test_a_stream_that_starts_late_yields_the_same_batches(corpus):
-    batches = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4).examples()
-    later = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4).examples(start_step=5)
-    for expected, found in zip(itertools.islice(batches, 5, 12), later, strict=False):
-        assert expected.keys() == found.keys()
-        for name in expected:
-            np.testing.assert_array_equal(expected[name], found[name])
+def test_a_batch_depends_on_its_step_and_not_on_those_before(corpus):
+    read_from_the_start = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4)
+    batches = [read_from_the_start.batch(step) for step in range(12)]
+    for step in (11, 5, 6):
+        found = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=4).batch(step)
+        assert batches[step].arrays.keys() == found.arrays.keys()
+        for name, expected in batches[step].arrays.items():
+            np.testing.assert_array_equal(expected, found.arrays[name])
+        assert batches[step].texts == found.texts
+    other = BatchStream(corpus, Comparisons(LENGTHS), 3, seed=5)
+    assert any(other.batch(step).texts != batches[step].texts for step in range(12))
 
 
 def test_texts_belong_to_their_rows(corpus):
@@ -79,6 +83,22 @@ def test_texts_belong_to_their_rows(corpus):
         ids = [int(text.split()[1]) + 10 for text in batch.texts["inputs"]]
         assert batch.arrays["prompt"][:, 0].tolist() == ids
         assert batch.valid.all()
+        assert batch.text_rows(np.array([1, 0, 1])) == {
+            "inputs": [batch.texts["inputs"][row] for row in (1, 0, 1)]
+        }
+
+
+def test_rows_are_filled_up_with_the_padding_of_the_corpus(corpus):
+    other = dataclasses.replace(corpus, pad_id=3)
+    rows, flips = np.array([0, 2]), np.zeros(2, bool)
+    assert Prompts(LENGTHS)(other, rows, flips)["prompt"].tolist() == [
+        [10, 1, 3, 3],
+        [12] * 3 + [1],
+    ]
+    pairs = Comparisons(LENGTHS)(other, rows, flips)
+    assert pairs["completion"][0].tolist() == [[20, 1, 3], [30, 1, 3]]
+    np.testing.assert_array_equal(pairs["mask"], pairs["completion"] != 3)
+    assert Corpus.joined([other, other]).pad_id == 3
 
 
 def test_hosts_share_a_batch(corpus):

@@ -10,7 +10,7 @@ import seqio
 
 from po_jax.data import seqio_source
 from po_jax.data.layouts import Comparisons, Prompts, Supervised
-from tasks import jsonl, tldr
+from tasks import jsonl, records, registration, tldr
 
 LENGTHS = {"inputs": 8, "targets": 5}
 BYTES = seqio.ByteVocabulary()
@@ -90,17 +90,26 @@ def test_what_is_cut_is_counted_and_reported_once(tasks, caplog):
     assert decode(chosen) == "12345" and 1 not in chosen
 
 
-def test_another_vocabulary_replaces_the_tasks_own(tasks):
+def test_tokens_are_those_of_the_tasks_vocabulary(tasks):
     vocabulary = jsonl.vocabularies.docstrings()
-    stream = seqio_source.stream(
-        "feed_b_sft", "train", Supervised(LENGTHS), 1, vocabulary=vocabulary
-    )
-    arrays = next(stream.one_pass()).arrays
-    for name, text in (("encoder_input_tokens", "b0"), ("decoder_target_tokens", "z")):
-        ids = vocabulary.encode(text) + [1]
-        assert np.trim_zeros(arrays[name][0]).tolist() == ids
-    again = seqio_source.stream("feed_b_sft", "train", Supervised(LENGTHS), 1)
-    assert decode(next(again.one_pass()).arrays["encoder_input_tokens"][0]) == "b0"
+    jsonl.register("feed_pieces", tasks / "b", vocabulary)
+    for task, words in (("feed_pieces_sft", vocabulary), ("feed_b_sft", BYTES)):
+        arrays = next(seqio_source.stream(task, "train", Supervised(LENGTHS), 1).one_pass()).arrays
+        for name, text in (("encoder_input_tokens", "b0"), ("decoder_target_tokens", "z")):
+            assert np.trim_zeros(arrays[name][0]).tolist() == words.encode(text) + [1]
+
+
+class Padded3(seqio.ByteVocabulary):
+    """Pads with id 3, as vocabularies other than T5's may."""
+
+    pad_id = 3
+
+
+def test_rows_are_filled_up_with_the_vocabularys_padding(tasks):
+    jsonl.register("feed_padded", tasks / "b", Padded3())
+    stream = seqio_source.stream("feed_padded_prompts", "train", Prompts(LENGTHS), 1)
+    prompt = next(stream.one_pass()).arrays["prompt"]
+    assert prompt[0].tolist() == [*BYTES.encode("b0"), 1] + [3] * 5
 
 
 @pytest.mark.parametrize(
@@ -134,16 +143,67 @@ def test_a_task_of_someone_elses_is_checked(change, message):
         seqio_source.stream(name, "train", Comparisons(LENGTHS), 2)
 
 
-def test_human_comparisons_lose_nothing_on_the_way(shared_data, monkeypatch):
-    monkeypatch.setenv(tldr.FOLDER_VARIABLE, str(shared_data / "tldr"))
+def test_human_comparisons_lose_nothing_on_the_way(shared_data):
+    file = shared_data / "tldr" / "comparisons.validation.jsonl"
+    registration.add_comparisons(
+        "feed_tldr", lambda split: records.rows(file, tldr.comparison), BYTES
+    )
     layout = Comparisons({"inputs": 4000, "targets": 900})
-    stream = seqio_source.stream("tldr_comparisons", "validation", layout, 53, vocabulary=BYTES)
+    stream = seqio_source.stream("feed_tldr", "validation", layout, 53)
     better = []
     for batch in stream.one_pass():
         chosen = (batch.arrays["preference"] == 0).astype(int)
         pairs = batch.arrays["completion"][batch.valid]
         better += [decode(pair[i]) for pair, i in zip(pairs, chosen, strict=False)]
-    with (shared_data / "tldr" / "comparisons.validation.jsonl").open() as file:
-        lines = [json.loads(line) for line in file]
-    assert better == [line["summaries"][line["choice"]]["text"].strip() for line in lines]
+    with file.open() as lines:
+        expected = [json.loads(line) for line in lines]
+    assert better == [line["summaries"][line["choice"]]["text"].strip() for line in expected]
     assert len(better) == 742
+
+
+def exact(targets, predictions):
+    return {"exact": sum(map(str.__eq__, targets, predictions)) / len(targets)}
+
+
+def longest(targets, predictions):
+    return {"longest": seqio.metrics.Scalar(max(map(len, predictions)))}
+
+
+def strip_and_tag(text, example, is_target=False):
+    """Both sides see the example, its texts as bytes."""
+    assert example["inputs"].startswith(b"p") and example["answers"][-1] == b"b"
+    return text.strip() if is_target else text.strip().removesuffix("!")
+
+
+def test_a_tasks_own_metrics_are_computed_of_completions():
+    rows = [
+        {"inputs": "p1", "targets": " a ", "answers": ["a", "b"]},
+        {"inputs": "p2", "targets": "b", "answers": ["b"]},
+    ]
+    task = registration.add_sft("feed_rows", lambda split: rows, BYTES)
+    seqio.TaskRegistry.add(
+        "feed_measured",
+        source=task.source,
+        preprocessors=task.preprocessors,
+        output_features=task.output_features,
+        postprocess_fn=strip_and_tag,
+        metric_fns=[exact, longest],
+    )
+    metrics = seqio_source.task_metrics("feed_measured")
+    stream = seqio_source.stream("feed_measured", "train", Prompts(LENGTHS), 2)
+    texts = next(stream.one_pass()).texts
+    assert metrics(texts, ["a!", "c"]) == {"exact": 0.5, "longest": 1.0}
+    # Prompts alone have no targets: the first of the answers is one.
+    del texts["targets"]
+    assert metrics(texts, ["a", "b "]) == {"exact": 1.0, "longest": 1.0}
+
+
+def test_rouge_is_the_metric_of_a_task_to_imitate(tasks):
+    metrics = seqio_source.task_metrics("feed_a_sft")
+    texts = {"inputs": ["x", "y"], "targets": ["a b", "c"], "answers": [["a b", "q"], ["c"]]}
+    assert metrics(texts, [" q ", "d"]) == {"rouge1": 50.0, "rouge2": 0.0, "rougeL": 50.0}
+
+
+@pytest.mark.parametrize("task", ["feed_a_prompts", "feed_a_comparisons", "feed_mixture"])
+def test_a_task_without_metrics_has_none(tasks, task):
+    assert seqio_source.task_metrics(task) is None

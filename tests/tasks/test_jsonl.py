@@ -99,7 +99,7 @@ def test_preference_accuracy_of_a_task_puts_scores_in_the_order_of_the_examples(
             '{"prompt": "a", "chosen": "c", "rejected": "b", "preference": "1"}',
             "line 2: expected 'preference' to be a number, got '1'",
         ),
-        (b'{"prompt": "\xff"}', "line 2: expected JSON"),
+        (b'{"prompt": "\xff"}', "line 2: expected UTF-8"),
     ],
 )
 def test_mistakes_are_told_with_file_and_line(tmp_path, line, message):

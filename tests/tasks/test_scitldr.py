@@ -1,4 +1,4 @@
-"""Several references a paper: SFT imitates the first, ROUGE takes the best."""
+"""Several answers a paper: SFT imitates the first, ROUGE takes the best."""
 
 import pytest
 import seqio
@@ -36,5 +36,5 @@ def test_real_files_by_task(shared_data, monkeypatch):
     (batch,) = task.get_dataset(None, "validation", shuffle=False).ragged_batch(1000)
     assert batch["inputs"].shape[0] == 619
     assert batch["answers"].row_lengths().numpy().max() > 1
-    first = [references[0] for references in batch["answers"].to_list()]
+    first = [answers[0] for answers in batch["answers"].to_list()]
     assert first == batch["targets_pretokenized"].numpy().tolist()
