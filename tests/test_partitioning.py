@@ -135,8 +135,10 @@ def test_collecting_takes_whatever_layout():
 
 def test_rows_of_one_process_are_put_together_from_its_shards():
     """What a process does that cannot see all of an array; here it sees all, so it can tell."""
-    for num_partitions in (1, 4):
-        x = make_partitioner(num_partitions).distribute(np.arange(48).reshape(16, 3))
+    backwards = jax.devices()[::-1]
+    for num_partitions, devices in ((1, None), (4, None), (1, backwards), (4, backwards)):
+        partitioner = make_partitioner(num_partitions, devices=devices)
+        x = partitioner.distribute(np.arange(48).reshape(16, 3))
         np.testing.assert_array_equal(partitioning._own_rows(x), np.arange(48).reshape(16, 3))
 
 
