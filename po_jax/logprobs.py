@@ -9,6 +9,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+Logprobs = Float[Array, "*shape"] | Float[np.ndarray, "*shape"]
 
 
 @jax.custom_vjp
@@ -121,12 +124,10 @@ def margin(
     return ratio[..., 0] - ratio[..., 1]
 
 
-def kl_k1(
-    policy: Float[Array, "*shape"], reference: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def kl_k1(policy: Logprobs, reference: Logprobs) -> Logprobs:
     """r = log pi(y) - log mu(y): with y drawn from pi, an unbiased estimate of KL(pi || mu).
 
-    It may be negative; its variance is Var[r], about 2 KL near pi = mu.
+    On the devices or on the host. It may be negative; its variance is Var[r], about 2 KL near pi = mu.
     Differentiated with y held fixed, its expected gradient is 0: a metric, never a loss.
     """
     return policy - reference
