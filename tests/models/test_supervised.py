@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import seqio
+import tensorflow as tf
 
 from po_jax.models import SupervisedModel
 from po_jax.t5.language_model import T5LM
@@ -94,6 +96,33 @@ def test_losses_metrics_and_gradients_are_those_of_t5x(case):
                 expected = whole[f"{kind}:{name}"]
                 tolerance = 1e-5 * np.abs(expected).max()
                 np.testing.assert_allclose(grad, expected, atol=tolerance, err_msg=name)
+
+
+def test_batches_that_t5x_makes_by_the_feature_converter(case, golden):
+    """As T5X's trainer asks for them: from its examples, packed, to its loss."""
+    inputs = json.loads((golden / "inputs" / "examples.json").read_text())
+    examples = [
+        {"inputs": np.int32(source), "targets": np.int32(target)}
+        for source, target in inputs["packed"]
+    ]
+    shape = tf.TensorSpec([None], tf.int32)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: examples, output_signature={"inputs": shape, "targets": shape}
+    )
+    model = case.model(
+        loss_normalizing_factor=None, feature_converter_cls=seqio.EncDecFeatureConverter
+    )
+    convert = model.FEATURE_CONVERTER_CLS(pack=True, use_custom_packing_ops=False)
+    (batch,) = convert(dataset, inputs["lengths"]["packed"]).batch(8).as_numpy_iterator()
+    assert batch.keys() == case.batches["packed"].keys()
+    for name, expected in case.batches["packed"].items():
+        np.testing.assert_array_equal(batch[name], expected, name)
+    logits, _ = case.forward["packed"](case.params)
+    loss, _ = model.loss_of_logits(logits, jax.tree.map(jnp.asarray, batch))
+    settings = json.loads((case.folder / "loss_and_grads.json").read_text())
+    (expected,) = (s["loss"] for s in settings if s["batch"] == "packed" and s["z_loss"] == 0)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert not model.module.scan_layers
 
 
 def test_scores_are_those_of_t5x(case):
