@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-Logprobs = Float[Array, "*shape"] | Float[np.ndarray, "*shape"]
+HostOrDevice = Array | np.ndarray
 
 
 @jax.custom_vjp
@@ -124,10 +124,12 @@ def margin(
     return ratio[..., 0] - ratio[..., 1]
 
 
-def kl_k1(policy: Logprobs, reference: Logprobs) -> Logprobs:
+def kl_k1(
+    policy: Float[HostOrDevice, "*shape"], reference: Float[HostOrDevice, "*shape"]
+) -> Float[HostOrDevice, "*shape"]:
     """r = log pi(y) - log mu(y): with y drawn from pi, an unbiased estimate of KL(pi || mu).
 
-    On the devices or on the host. It may be negative; its variance is Var[r], about 2 KL near pi = mu.
+    It may be negative; its variance is Var[r], about 2 KL near pi = mu.
     Differentiated with y held fixed, its expected gradient is 0: a metric, never a loss.
     """
     return policy - reference

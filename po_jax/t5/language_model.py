@@ -131,14 +131,8 @@ class T5LM:
         )
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
         tokens = completion.reshape(-1, completion.shape[-1])
-        hidden = self._apply(
-            params,
-            "hidden",
-            decoder_key,
-            encoded.states,
-            encoded.mask,
-            shift_right(tokens, self.special_ids.start),
-        )
+        inputs = shift_right(tokens, self.special_ids.start)
+        hidden = self._apply(params, "hidden", decoder_key, encoded.states, encoded.mask, inputs)
 
         def head(states):
             return self._apply(params, "logits", None, states)
