@@ -73,7 +73,7 @@ class RougeJudge:
         def finish() -> Judgement:
             texts = pairs.completion_texts(self._vocabulary)
             rows = pairs.asked()
-            answers = [self._answers(pairs, row) for row in rows]
+            answers = [self._answers(pairs, int(row)) for row in rows]
             scores = [
                 rouge([texts[row][place] for row in rows], answers, [self._measure])[self._measure]
                 for place in (0, 1)
@@ -85,7 +85,7 @@ class RougeJudge:
         return finish
 
     def _answers(self, pairs: Pairs, row: int) -> Sequence[str]:
-        answers = pairs.texts.get("answers", {})
+        answers = pairs.texts.get("answers", ())
         if not len(answers) or not answers[row]:
             prompt = pairs.prompt_texts(self._vocabulary)[row]
             raise ValueError(

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from po_jax.evaluation import plots
+from po_jax.evaluation.intervals import mean_interval
 from po_jax.evaluation.page import html_page
-from po_jax.evaluation.report import build_report, write_json
-from po_jax.evaluation.rouge import rouge
+from po_jax.evaluation.prompts import Prompts
+from po_jax.evaluation.report import Findings, build_report, write_json
 from po_jax.evaluation.samples import Samples, sequence_kl
+from po_jax.judges.rouge import rouge
 
 PROMPTS = 10
 TEXTS = [f"a text <b>number</b> {i} & more" for i in range(PROMPTS)]
@@ -23,6 +25,7 @@ def policy(words: str, ratio: float) -> Samples:
         completion,
         completion > 0,
         (words,) * PROMPTS,
+        np.ones(PROMPTS, bool),
         np.linspace(-3.0, -2.0, PROMPTS) + ratio,
         np.linspace(-3.0, -2.0, PROMPTS),
     )
@@ -46,17 +49,31 @@ def matches() -> dict[tuple[str, str], np.ndarray]:
     }
 
 
+def findings(**others) -> Findings:
+    """What is known of the three policies at the least, and whatever else is given."""
+    prompts = Prompts(np.ones((PROMPTS, 2), int), {"inputs": TEXTS})
+    known = {"prompts": prompts, "samples": samples(), "matches": matches()}
+    return Findings(**{**known, "reference": "sft", "judge": "a judge", **others})
+
+
+def answered() -> Prompts:
+    answers = [["an answer", "<i>another</i>"]] * PROMPTS
+    return Prompts(np.ones((PROMPTS, 2), int), {"inputs": TEXTS, "answers": answers})
+
+
 @pytest.fixture
 def report():
+    scores = {name: rouge(x.text, answered().answers) for name, x in samples().items()}
     return build_report(
-        TEXTS,
-        samples(),
-        matches(),
-        reference="sft",
-        judge="a judge",
-        references=[["an answer"]] * PROMPTS,
-        kl={name: sequence_kl(sample) for name, sample in samples().items()},
-        rouge={name: rouge(x.text, [["an answer"]] * PROMPTS) for name, x in samples().items()},
+        findings(
+            prompts=answered(),
+            kl={name: sequence_kl(sample) for name, sample in samples().items()},
+            rouge={
+                name: {measure: mean_interval(value) for measure, value in own.items()}
+                for name, own in scores.items()
+            },
+            metrics={name: {"accuracy": 0.25 * i} for i, name in enumerate(samples())},
+        ),
         examples=5,
         config={"tau": 0.1, "gin": "A = 1\nB = 2\n"},
     )
@@ -74,7 +91,11 @@ def test_json_holds_every_figure(report, tmp_path):
     assert read["win_rate"]["online_ipo"]["sft"]["mean"] == 0.0
     assert read["kl"]["ipo_md"]["mean"] == pytest.approx(1.5)
     assert read["kl"]["ipo_md"]["standard_error"] == pytest.approx(0.0, abs=1e-12)
-    assert read["rouge"]["sft"]["rougeL"]["mean"] == 1.0
+    assert read["rouge"]["sft"]["rougeL"]["mean"] == 100.0
+    # "answer" of the two words of "an answer", or of "another answer".
+    assert read["rouge"]["online_ipo"]["rouge1"]["mean"] == pytest.approx(50.0)
+    assert read["metrics"]["ipo_md"] == {"accuracy": 0.25}
+    assert read["judge"] == {"name": "a judge", "position_bias": 0.0}
     assert read["length"]["sft"]["mean"] == 3.0
     assert read["eos_rate"] == {"sft": 1.0, "ipo_md": 1.0, "online_ipo": 1.0}
     assert read["config"] == {"tau": 0.1, "gin": "A = 1\nB = 2\n"}
@@ -84,19 +105,21 @@ def test_examples_are_spaced_evenly_and_say_who_won(report):
     assert [example["prompt"] for example in report["examples"]] == TEXTS[::2]
     assert [example["preference"]["ipo_md"] for example in report["examples"]] == [0, 1, 1, 1, 1]
     assert "sft" not in report["examples"][0]["preference"]
+    assert report["examples"][0]["answers"] == ["an answer", "<i>another</i>"]
 
 
-def test_references_kl_and_rouge_are_optional():
-    report = build_report(TEXTS, samples(), matches(), reference="sft", judge="a judge")
+def test_answers_kl_rouge_and_metrics_are_optional():
+    report = build_report(findings())
     assert report["kl"] == {}
-    assert "rouge" not in report
+    assert "rouge" not in report and "metrics" not in report
+    assert report["examples"][0]["answers"] == []
     assert set(plots.figures(report)) == {"win_rate_matrix", "win_rates_over_reference"}
     assert "<h1>plain</h1>" in html_page(report, {}, "plain")
 
 
 def test_bad_input_is_named(report, tmp_path):
     with pytest.raises(ValueError, match=r"one of \['sft', 'ipo_md', 'online_ipo'\], got 'mu'"):
-        build_report(TEXTS, samples(), matches(), reference="mu", judge="a judge")
+        findings(reference="mu")
     report["eos_rate"]["sft"] = np.nan
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(report, tmp_path / "report.json")
@@ -137,9 +160,25 @@ def test_page_stands_alone_and_escapes_what_models_wrote(report):
         "a <script>better</script> answer",
         "sft & others",
         "80.0%",
+        "<i>another</i>",
+        "accuracy",
+        "0.25",
         "A = 1\nB = 2\n",
     ):
         assert shown in page.text
+
+
+def test_the_page_says_how_the_judge_was_asked():
+    """A judge that has no order by construction has no bias, and none is made up for it."""
+    once = {pair: preference[:, :1] for pair, preference in matches().items()}
+    for played, bias, said in (
+        (matches(), 0.0, "asked in both orders, and favours the completion it reads first by +0.0"),
+        (once, None, "The place of an answer does not matter to it."),
+    ):
+        report = build_report(findings(matches=played))
+        assert report["judge"]["position_bias"] == bias
+        assert report["win_rate"]["ipo_md"]["sft"]["mean"] == pytest.approx(0.8)
+        assert said in " ".join(html_page(report, {}, "plain").split())
 
 
 def test_figures_are_written_as_png(report, tmp_path):
@@ -154,6 +193,6 @@ def test_one_challenger_is_enough():
     two = {name: samples()[name] for name in ("ipo_md", "sft")}
     pair = {("ipo_md", "sft"): 1.0 - matches()["sft", "ipo_md"]}
     kl = {name: sequence_kl(sample) for name, sample in two.items()}
-    report = build_report(TEXTS, two, pair, reference="sft", judge="a judge", kl=kl)
+    report = build_report(findings(samples=two, matches=pair, kl=kl))
     assert report["examples"][1]["preference"] == {"ipo_md": 1.0}
     assert len(plots.figures(report)) == 3

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.evaluation.samples import Samples, draw_samples, sequence_kl
+from po_jax.evaluation.samples import Samples, sequence_kl
 from po_jax.partitioning import make_partitioner
-from po_jax.sampling import Strategy
+from po_jax.sampling import Sampler, Strategy
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
+from po_jax.types import Rollout
+from tests.vocabularies import Numbers
 
 MODEL = T5LM(
     T5Config(
@@ -27,6 +29,7 @@ def test_kl_of_draws_from_a_known_policy():
         drawn[:, None],
         np.ones((5000, 1), bool),
         ("",) * 5000,
+        np.zeros(5000, bool),
         np.log(policy[drawn]),
         np.log(reference[drawn]),
     )
@@ -38,20 +41,30 @@ def test_kl_of_draws_from_a_known_policy():
     assert abs(kl.mean - exact) < 3.9 * kl.standard_error
 
 
-def test_lengths_and_endings():
+def test_lengths_endings_and_texts():
     completion = np.array([[5, 7, 1, 0, 0], [5, 7, 9, 9, 5], [1, 0, 0, 0, 0]])
-    samples = Samples(completion, completion > 0, ("five seven", "five seven nine", ""))
-    np.testing.assert_array_equal(samples.lengths(), [3, 5, 1])
-    np.testing.assert_array_equal(samples.ended(), [True, False, True])
-    np.testing.assert_array_equal(samples.ended(eos_id=9), [False, True, False])
+    logprob = np.linspace(-3.0, -1.0, 15).reshape(3, 1, 5)
+
+    def samples(**special_ids):
+        mask = completion[:, None] > 0
+        return Samples.of(
+            Rollout(None, completion[:, None], mask, logprob, None, logprob), Numbers(**special_ids)
+        )
+
+    np.testing.assert_array_equal(samples().lengths(), [3, 5, 1])
+    np.testing.assert_array_equal(samples().ended, [True, False, True])
+    np.testing.assert_array_equal(samples(eos_id=9).ended, [False, True, False])
+    assert samples().text == ("5 7", "5 7 9 9 5", "")
+    assert samples(eos_id=9).text == ("5 7 1", "5 7 5", "1")
+    np.testing.assert_allclose(samples().policy_logprob, logprob.sum(axis=(1, 2)))
     with pytest.raises(ValueError, match="log pi and log mu, got one missing"):
-        sequence_kl(samples)
+        sequence_kl(samples())
 
 
 def test_a_broken_logprob_is_named():
     tokens = np.ones((3, 1), int)
     logprob = np.array([-1.0, np.nan, -2.0])
-    samples = Samples(tokens, tokens > 0, ("",) * 3, logprob, np.zeros(3))
+    samples = Samples(tokens, tokens > 0, ("",) * 3, np.ones(3, bool), logprob, np.zeros(3))
     with pytest.raises(ValueError, match="got nan at prompt 1"):
         sequence_kl(samples)
 
@@ -62,28 +75,11 @@ def params():
     return init(jax.random.key(1)), init(jax.random.key(2))
 
 
-class Numbers:
-    """A vocabulary whose words are the token ids."""
-
-    def encode(self, text):
-        return [int(word) for word in text.split()]
-
-    def decode(self, ids):
-        return " ".join(map(str, ids))
-
-
 def draw(policy, reference, batch_size=4):
-    return draw_samples(
-        MODEL,
-        Strategy(max_length=6),
-        policy,
-        reference,
-        PROMPT,
-        jax.random.key(0),
-        vocabulary=Numbers(),
-        batch_size=batch_size,
-        partitioner=make_partitioner(devices=jax.devices()[:2]),
-    )
+    partitioner = make_partitioner(devices=jax.devices()[:2])
+    sampler = Sampler(MODEL, Strategy(max_length=6), partitioner, batch_size)
+    rollout = sampler.draw_all(policy, reference, PROMPT, (0.0,), jax.random.key(0))
+    return Samples.of(rollout, Numbers())
 
 
 def test_drawn_samples_carry_their_own_logprobs(params):
@@ -96,6 +92,10 @@ def test_drawn_samples_carry_their_own_logprobs(params):
         np.testing.assert_allclose(found, scored.sum(axis=(1, 2)), rtol=1e-4)
     for text, row, kept in zip(samples.text, samples.completion, samples.mask, strict=True):
         assert text == " ".join(str(token) for token in row[kept] if token > 1)
+
+
+def test_without_a_reference_its_logprobs_are_unknown(params):
+    assert draw(params[0], None).reference_logprob is None
 
 
 def test_a_policy_has_no_kl_to_itself(params):

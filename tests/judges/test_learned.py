@@ -1,32 +1,43 @@
-"""T5 judges against a plain reading of their definition, and through text."""
+"""T5 judges against a plain reading of their definition, on one device and on a mesh."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.judges.learned import PreferenceAnnotator, RewardAnnotator, judge_pairs
-from po_jax.judges.other_vocabulary import TranslatedAnnotator
+from po_jax.judges import LearnedJudge, Pairs, PreferenceModel, RewardModel, ask, trained_judge
+from po_jax.judges.models import prefer
 from po_jax.judges.template import Template
+from po_jax.partitioning import make_partitioner
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
 MODEL = T5LM(
     T5Config(
-        vocab_size=30, emb_dim=8, num_heads=2, head_dim=5, mlp_dim=7,
+        vocab_size=30, emb_dim=8, num_heads=2, head_dim=5, mlp_dim=8,
         num_encoder_layers=1, num_decoder_layers=1,
     )
 )  # fmt: skip
-PAIRS = Template(pieces=((20,), (21, 22), (23,)), answers=(24, 25))
-SINGLE = Template(pieces=((20,), (21,)), answers=(24, 25))
+PREFERENCE = PreferenceModel(
+    language_model=MODEL, template=Template(((20,), (21, 22), (23,)), verdicts=(24, 25))
+)
+REWARD = RewardModel(language_model=MODEL, template=Template(((20,), (21,)), verdicts=(24, 25)))
 PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
 COMPLETION = np.asarray([[[11, 1, 0], [12, 13, 1]], [[14, 15, 16], [1, 0, 0]], [[17, 1, 0]] * 2])
-MASK = COMPLETION > 0
+PAIRS = Pairs(PROMPT, COMPLETION, COMPLETION > 0)
 
 
 @pytest.fixture(scope="module")
 def params():
     return jax.jit(MODEL.init)(jax.random.key(3))
+
+
+def judge_of(model, params, num_partitions=1, devices=1):
+    """The judge on a mesh of so many devices, its parameters sharded as the rules say."""
+    partitioner = make_partitioner(num_partitions, devices=jax.devices()[:devices])
+    shardings = partitioner.shardings(params, MODEL.parameter_axes())
+    return LearnedJudge(model, jax.device_put(params, shardings), partitioner)
 
 
 def log_odds(params, inputs):
@@ -47,8 +58,8 @@ def plain(tokens):
 
 
 def test_preferences_are_the_mean_of_both_orders(params):
-    annotator = PreferenceAnnotator(MODEL, PAIRS, params)
-    preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
+    judge = judge_of(PREFERENCE, params)
+    preference = np.asarray(judge.begin(PAIRS)().preference)
     forward, backward = (
         log_odds(
             params,
@@ -61,13 +72,13 @@ def test_preferences_are_the_mean_of_both_orders(params):
     )
     expected = 0.5 * (sigmoid(forward) + 1.0 - sigmoid(backward))
     np.testing.assert_allclose(preference, expected, atol=1e-6)
-    exchanged = annotator.begin(PROMPT, COMPLETION[:, ::-1], MASK[:, ::-1])().preference
+    exchanged = judge.begin(PAIRS.exchanged())().preference
     np.testing.assert_allclose(preference + exchanged, 1.0, atol=1e-6)
     assert preference[2] == pytest.approx(0.5, abs=1e-6)  # equal completions
 
 
 def test_rewards_are_log_odds_and_preferences_their_bradley_terry(params):
-    judgement = RewardAnnotator(MODEL, SINGLE, params).begin(PROMPT, COMPLETION, MASK)()
+    judgement = judge_of(REWARD, params).begin(PAIRS)()
     expected = log_odds(
         params,
         [
@@ -82,39 +93,72 @@ def test_rewards_are_log_odds_and_preferences_their_bradley_terry(params):
 
 
 def test_judging_again_compiles_nothing(params):
-    annotator = PreferenceAnnotator(MODEL, PAIRS, params)
-    annotator.begin(PROMPT, COMPLETION, MASK)()
-    compiled = judge_pairs._cache_size()
-    annotator.begin(PROMPT + 1, COMPLETION + 1, MASK)()
-    assert judge_pairs._cache_size() == compiled
+    judge = judge_of(PREFERENCE, params)
+    judge.begin(PAIRS)()
+    compiled = prefer._cache_size()
+    assert compiled > 0
+    judge.begin(Pairs(PROMPT + 1, COMPLETION + 1, COMPLETION > 0))()
+    assert prefer._cache_size() == compiled
 
 
-def test_another_vocabulary_goes_through_text(params):
-    class Letters:
-        """Token t of the policy is the letter chr(t + 60)."""
+@pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
+def test_a_mesh_of_eight_devices_judges_as_one_does(model, params):
+    rows = [0, 1, 2, 1]
+    pairs = Pairs(PROMPT[rows], COMPLETION[rows], COMPLETION[rows] > 0)
+    one = judge_of(model, params).begin(pairs)()
+    many = judge_of(model, params, num_partitions=2, devices=8).begin(pairs)()
+    assert len(many.preference.sharding.device_set) == 8
+    np.testing.assert_allclose(many.preference, one.preference, atol=1e-5)
+    if model is REWARD:
+        np.testing.assert_allclose(many.reward, one.reward, atol=1e-5)
 
-        def decode(self, ids):
-            return "".join(chr(60 + token) for token in ids)
 
-        def encode(self, text):
-            return [ord(letter) - 60 for letter in text]
-
-    class Backwards(Letters):
-        """The annotator's ids run the other way."""
-
-        def encode(self, text):
-            return [29 - token for token in super().encode(text)]
-
-    def translate(rows, length):
-        rows = [[*(29 - token for token in plain(row))][: length - 1] + [1] for row in rows]
-        return np.asarray([row + [0] * (length - len(row)) for row in rows])
-
-    inner = PreferenceAnnotator(MODEL, PAIRS, params)
-    annotator = TranslatedAnnotator(
-        inner, Letters(), Backwards(), prompt_length=3, completion_length=5
+def test_rows_of_the_host_and_of_the_devices_are_judged_alike(params):
+    rows = [0, 1, 2, 1]
+    judge = judge_of(PREFERENCE, params, num_partitions=2, devices=8)
+    on_host = Pairs(PROMPT[rows], COMPLETION[rows], COMPLETION[rows] > 0)
+    on_devices = Pairs(
+        *judge.partitioner.distribute((on_host.prompt, on_host.completion, on_host.mask))
     )
-    preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
-    prompts = translate(PROMPT, 3)  # the third prompt is cut
-    completions = np.stack([translate(pair, 5) for pair in COMPLETION])
-    expected = inner.begin(prompts, completions, completions > 0)().preference
-    np.testing.assert_array_equal(preference, expected)
+    first, second = (judge.begin(pairs)().preference for pairs in (on_host, on_devices))
+    np.testing.assert_array_equal(first, second)
+
+
+RULES = []  # those in force each time that `Watched.score` is traced
+
+
+class Watched(T5LM):
+    """Tells which rules a program is traced under."""
+
+    def score(self, *args, **options):
+        RULES.append(tuple(nn.get_logical_axis_rules()))
+        return super().score(*args, **options)
+
+
+@pytest.mark.parametrize("of", [PREFERENCE, REWARD], ids=["preference", "reward"])
+def test_the_judge_takes_its_own_mesh_into_force(of, params):
+    assert not nn.get_logical_axis_rules()
+    model = type(of)(language_model=Watched(MODEL.config), template=of.template)
+    judge = judge_of(model, params, num_partitions=2, devices=2)
+    RULES.clear()
+    judge.begin(PAIRS)()
+    assert RULES == [judge.partitioner.rules]
+    assert not nn.get_logical_axis_rules()
+
+
+def test_neither_kind_has_an_order(params):
+    for model, name in (
+        (PREFERENCE, "a trained preference model"),
+        (REWARD, "a trained reward model"),
+    ):
+        judge = judge_of(model, params)
+        assert judge.antisymmetric and judge.name == name
+        assert ask(judge, PAIRS)().by_order is None
+
+
+def test_a_judge_needs_a_checkpoint():
+    partitioner = make_partitioner()
+    with pytest.raises(ValueError, match="JUDGE_CHECKPOINT_PATH .* a trained reward model .* None"):
+        trained_judge(REWARD, None, partitioner)
+    with pytest.raises(ValueError, match="nowhere: expected .*, got no such path"):
+        trained_judge(REWARD, "nowhere", partitioner)

@@ -53,12 +53,12 @@ def swap(batch):
 
 @partial(jax.jit, static_argnums=1)
 def log_odds(params, template, *fields):
-    """The log-odds of the two answers, from the logits of the whole vocabulary."""
-    question = compose(template, *fields)
+    """The log-odds of the two verdicts, from the logits of the whole vocabulary."""
+    question = compose(template, LANGUAGE_MODEL.special_ids, *fields)
     logits = LANGUAGE_MODEL.module.apply(
         {"params": params}, question, jnp.zeros((question.shape[0], 1), jnp.int32)
     )
-    return logits[:, 0, template.answers[0]] - logits[:, 0, template.answers[1]]
+    return logits[:, 0, template.verdicts[0]] - logits[:, 0, template.verdicts[1]]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def params():
     return LANGUAGE_MODEL.init(jax.random.key(0))
 
 
-def test_preference_loss_is_the_cross_entropy_of_the_answer(params):
+def test_preference_loss_is_the_cross_entropy_of_the_verdict(params):
     """Pairs whose tokens sum to an odd number are read in the other order."""
     batch = pairs(0, batch=7)
     first, second = batch.completion[:, 0], batch.completion[:, 1]
@@ -106,11 +106,23 @@ def test_the_reward_loss_does_not_depend_on_which_completion_comes_first(params)
 
 def test_preferences_of_both_orders_sum_to_one(params):
     batch = pairs(3)
-    preference = PREFERENCE.score_batch(params, batch)
-    np.testing.assert_allclose(preference + PREFERENCE.score_batch(params, swap(batch)), 1.0)
-    predictions, aux = PREFERENCE.predict_batch_with_aux(params, batch)
-    np.testing.assert_array_equal(aux["preference"], preference)
+    (predictions, aux), (_, swapped) = (
+        PREFERENCE.predict_batch_with_aux(params, b) for b in (batch, swap(batch))
+    )
+    preference = np.asarray(aux["preference"])
+    np.testing.assert_allclose(preference + swapped["preference"], 1.0)
     np.testing.assert_array_equal(predictions, preference < 0.5)
+    assert 0 < preference.min() < 0.5 < preference.max() < 1
+
+
+def test_scores_are_log_odds_of_the_preference(params):
+    """So that seqio's scores of both kinds of judge have the sign of the better completion."""
+    batch = pairs(3)
+    score = np.asarray(PREFERENCE.score_batch(params, batch))
+    preference = PREFERENCE.predict_batch_with_aux(params, batch)[1]["preference"]
+    np.testing.assert_allclose(1.0 / (1.0 + np.exp(-score)), preference, rtol=1e-5)
+    np.testing.assert_allclose(score, -PREFERENCE.score_batch(params, swap(batch)), atol=1e-5)
+    assert score.min() < 0 < score.max()
 
 
 def test_tied_labels_do_not_count_as_right_or_wrong(params):

@@ -1,0 +1,84 @@
+"""Comparisons that a tiny policy and a judge make, and what becomes of them in a file."""
+
+from itertools import combinations
+import json
+
+import pytest
+
+from po_jax.data import json_lines
+from po_jax.evaluation.labelling import Labelling
+from po_jax.judges import CallableJudge
+from tasks import records
+from tests.evaluation import tiny
+from tests.vocabularies import Numbers
+
+WORDS = Numbers()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("policy"), pi=1)["pi"]
+
+
+class Shorter:
+    """Prefers the shorter completion, and keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, prompt, first, second):
+        self.asked.append((prompt, first, second))
+        return len(second) / max(len(first) + len(second), 1)
+
+
+def labelling(checkpoint, judge, **options) -> Labelling:
+    return Labelling(
+        sampler=tiny.sampler(),
+        checkpoint=checkpoint,
+        prompts=tiny.prompts(),
+        judge=CallableJudge(judge, WORDS, antisymmetric=True, threads=1),
+        vocabulary=WORDS,
+        **options,
+    )
+
+
+def test_every_pair_is_judged_once_and_the_better_one_is_chosen(checkpoint, tmp_path):
+    judge = Shorter()
+    rows = list(labelling(checkpoint, judge, samples=3).records())
+    prompts = [f"whole prompt {i}" for i in range(tiny.PROMPTS)]
+    assert sorted(prompt for prompt, *_ in judge.asked) == sorted(prompts * 3)
+    for prompt in prompts:
+        (a, b), (c, d), (e, f) = (pair for asked, *pair in judge.asked if asked == prompt)
+        assert (a, b, d) == (c, e, f)  # the three pairs of three completions
+        told = [pair for pair in combinations((a, b, d), 2) if all(pair)]
+        expected = {frozenset(pair) for pair in told if len(pair[0]) != len(pair[1])}
+        own = [row for row in rows if row["prompt"] == prompt]
+        assert {frozenset((row["chosen"], row["rejected"])) for row in own} == expected
+    for row in rows:
+        assert len(row["chosen"]) < len(row["rejected"])
+        share = len(row["rejected"]) / (len(row["chosen"]) + len(row["rejected"]))
+        assert row["preference"] == pytest.approx(share)
+    assert len(rows) >= 5
+    path = tmp_path / "train.jsonl"
+    assert json_lines.write(path, rows) == len(rows)
+    assert [json.loads(line) for line in path.open()] == rows
+    read = records.rows(path, records.comparison)
+    assert [row["completion_1"] for row in read] == [row["chosen"] for row in rows]
+
+
+def test_what_teaches_nothing_is_left_out(checkpoint):
+    assert list(labelling(checkpoint, lambda *texts: 0.5).records()) == []
+
+
+def test_fewer_prompts_and_another_seed(checkpoint):
+    first, again, other = (
+        list(labelling(checkpoint, Shorter(), samples=4, max_prompts=2, random_seed=seed).records())
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert {row["prompt"] for row in [*first, *other]} == {"whole prompt 0", "whole prompt 4"}
+
+
+def test_one_completion_makes_no_pair(checkpoint):
+    with pytest.raises(ValueError, match="at least 2 samples of each prompt, got 1"):
+        labelling(checkpoint, Shorter(), samples=1)
