@@ -98,7 +98,7 @@ def optimizer_axis_names(state: Any, params: Any, names: Any) -> Any:
     for a moment, some for a factored one. Anything else gets no names, and is replicated.
     """
     known = {}
-    structure = jax.tree.structure(params)
+    structure: Any = jax.tree.structure(params)
     for (path, param), axes in zip(
         jax.tree_util.tree_leaves_with_path(params), structure.flatten_up_to(names), strict=True
     ):
@@ -146,6 +146,7 @@ class Partitioner:
     def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
         """Sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
         spec = nn.logical_to_mesh_axes(names, self.rules)
+        assert spec is not None  # as it would be without names
         divisible = (
             axis if axis is not None and size % self.mesh.shape[axis] == 0 else None
             for size, axis in zip(shape, spec, strict=True)
