@@ -47,7 +47,7 @@ setup(
             "torch",
             "transformers>=5",
         ],
-        "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2"],
+        "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hf": ["transformers>=5"],
