@@ -46,23 +46,23 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     arguments = _parser().parse_args(argv)
+    target = convert.Target(
+        format=arguments.format,
+        like=arguments.like,
+        dtype=arguments.dtype,
+        family=arguments.family,
+        activation=arguments.activation,
+        vocabulary=arguments.vocabulary,
+        scanned=arguments.scanned,
+        keep_slots=arguments.slots,
+    )
     try:
-        conversion = convert.plan(
-            arguments.source,
-            format=arguments.format,
-            like=arguments.like,
-            dtype=arguments.dtype,
-            family=arguments.family,
-            activation=arguments.activation,
-            vocabulary=arguments.vocabulary,
-            scanned=arguments.scanned,
-            keep_slots=arguments.slots,
-        )
+        conversion = convert.plan(arguments.source, target)
         if arguments.dry_run:
             print(*conversion.lines(), sep="\n")
             return 0
         conversion.write(arguments.to)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
     size = sum(leaf.nbytes for leaf in conversion.parameters.values())

@@ -20,7 +20,7 @@ from launch import gin_support
 from po_jax.evaluation import plots, side_by_side
 from po_jax.evaluation.page import html_page
 from po_jax.evaluation.report import Report, write_json
-from po_jax.judges.judge import AnnotatorError
+from po_jax.judges import JudgeError
 
 
 def write(report: Report, folder: Path, title: str) -> None:
@@ -54,7 +54,7 @@ def evaluate() -> Report:
     """Runs the configured comparison and writes what it found."""
     folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value"))
     folder.mkdir(parents=True, exist_ok=True)
-    report = gin.get_configurable(side_by_side.compare)()
+    report = gin.get_configurable(side_by_side.SideBySide)().report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration
     (folder / "config.gin").write_text(configuration)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         gin_support.parse(argv, __doc__)
         evaluate()
-    except (ValueError, AnnotatorError) as error:
+    except (ValueError, JudgeError) as error:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return 1

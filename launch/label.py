@@ -8,26 +8,22 @@ Writes one JSON object a line with prompt, chosen, rejected and preference, as `
 """
 
 from collections.abc import Sequence
-import json
 import logging
-from pathlib import Path
 import sys
 
 import gin
 
 from launch import gin_support
+from po_jax.data import json_lines
 from po_jax.evaluation import labelling
-from po_jax.judges.judge import AnnotatorError
+from po_jax.judges import JudgeError
 
 
 def write() -> int:
     """Makes the configured comparisons; returns their number."""
-    output = Path(gin.query_parameter("OUTPUT/macro.value"))
-    records = list(gin_support.call(labelling.label))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(record) + "\n" for record in records]
-    output.write_text("".join(lines), encoding="utf-8")
-    return len(records)
+    output = gin.query_parameter("OUTPUT/macro.value")
+    labelled = gin.get_configurable(labelling.Labelling)()
+    return json_lines.write(output, labelled.records())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         gin_support.parse(argv, __doc__)
         count = write()
-    except (ValueError, AnnotatorError) as error:
+    except (ValueError, JudgeError) as error:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return 1

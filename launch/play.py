@@ -10,16 +10,16 @@ import sys
 import gin
 
 from launch import gin_support
-from po_jax.game import page
+from po_jax.game import exhibits
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     logging.basicConfig(format="%(levelname)s %(message)s")
-    logging.getLogger(page.__name__).setLevel(logging.INFO)
+    logging.getLogger(exhibits.__name__).setLevel(logging.INFO)
     try:
         gin_support.parse(argv, __doc__)
-        gin.get_configurable(page.write)()
+        gin.get_configurable(exhibits.write)()
     except ValueError as error:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         print(f"error: {error}", file=sys.stderr)

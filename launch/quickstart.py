@@ -63,7 +63,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
     for method in METHODS:
         macros = {"MODEL_DIR": str(folder / method), "INITIAL_CHECKPOINT_PATH": start}
         if method != "ipo":
-            macros["ANNOTATOR_CHECKPOINT_PATH"] = judge
+            macros["JUDGE_CHECKPOINT_PATH"] = judge
         found.append((method, train.main, command(method, **macros)))
     policies = {"sft": start, **{method: str(folder / method) for method in METHODS}}
     report = command("evaluate", OUTPUT_DIR=str(folder / "report"), POLICIES=policies)

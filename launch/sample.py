@@ -10,17 +10,19 @@ prompt on each line. With neither, prompts come from the task. --output FILE wri
 """
 
 import argparse
-from collections.abc import Sequence
-import json
+from collections.abc import Iterator, Sequence
 import logging
 from pathlib import Path
 import sys
+from typing import Any
 
 import gin
 
 from launch import gin_support
-from po_jax.evaluation import completions, side_by_side
+from po_jax.data import json_lines
+from po_jax.evaluation import completions, prompts
 from po_jax.evaluation.completions import Completion
+from tasks import records
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -29,30 +31,18 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
       ValueError: if there is no such file, or a line of it is no object with "prompt".
     """
-    if not path.is_file():
-        raise ValueError(f"expected a file of prompts, got no file at {path}")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if path.suffix != ".jsonl":
-        return [line for line in lines if line.strip()]
-    return [_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
-
-
-def _prompt(line: str, where: str) -> str:
-    try:
-        return json.loads(line)["prompt"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{where}: expected {{"prompt": "..."}}, got {line[:60]!r}') from error
+    if path.suffix == ".jsonl":
+        return [records.text(record, "prompt", where) for where, record in json_lines.read(path)]
+    return [line for _, line in json_lines.lines(path)]
 
 
 def sample(texts: Sequence[str]) -> list[tuple[str, list[Completion]]]:
     """Prompts, those of the configured task if none are given, and their completions."""
+    completer = gin.get_configurable(completions.Completer)()
     if texts:
-        tokens = gin.get_configurable(completions.encode)(texts)
-    else:
-        held_out = gin.get_configurable(side_by_side.gather)()
-        texts, tokens = held_out.texts, held_out.tokens
-    drawn = gin.get_configurable(completions.complete)(tokens)
-    return list(zip(texts, drawn, strict=True))
+        return list(zip(texts, completer.of_texts(texts), strict=True))
+    asked = gin.get_configurable(prompts.gather)()
+    return list(zip(asked.inputs, completer.of_tokens(asked.tokens), strict=True))
 
 
 def show(prompt: str, drawn: Sequence[Completion]) -> str:
@@ -61,10 +51,10 @@ def show(prompt: str, drawn: Sequence[Completion]) -> str:
     return "\n".join([prompt, *lines, ""])
 
 
-def json_lines(prompt: str, drawn: Sequence[Completion]) -> str:
-    """A line a completion, for programs."""
-    rows = ({"prompt": prompt, "completion": x.text, "logprob": x.logprob} for x in drawn)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def to_records(prompt: str, drawn: Sequence[Completion]) -> Iterator[dict[str, Any]]:
+    """An object for each completion, for programs."""
+    for completion in drawn:
+        yield {"prompt": prompt, "completion": completion.text, "logprob": completion.logprob}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.output is None:
         print("\n".join(show(*row) for row in drawn))
     else:
-        arguments.output.write_text("".join(json_lines(*row) for row in drawn), encoding="utf-8")
+        rows = (record for row in drawn for record in to_records(*row))
+        json_lines.write(arguments.output, rows)
     return 0
 
 

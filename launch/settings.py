@@ -1,22 +1,23 @@
-"""What gin files build of seqio tasks: batches, vocabularies and lengths."""
+"""What gin files build of seqio tasks, and what they check of each other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import importlib
+from typing import Any
 
 import jax
 import seqio
 
 from po_jax.data import seqio_source
 from po_jax.data.corpus import BatchStream, Layout
-from po_jax.t5.language_model import T5LM
+from po_jax.language_model import LanguageModel
 
 
-def batches(
+def batch_stream(
     task: str,
     split: str,
     layout: Layout,
     batch_size: int,
-    language_model: T5LM,
+    language_model: LanguageModel,
     seed: int = 0,
     module: str | None = None,
 ) -> BatchStream:
@@ -32,14 +33,20 @@ def batches(
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary has more ids than
-        the model has embeddings.
+      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary is not one that the
+        model can read: more ids than it has embeddings, or another padding or EOS.
     """
-    ids, rows = vocabulary(task, module).vocab_size, language_model.config.vocab_size
-    if ids > rows:
+    known, ids = vocabulary(task, module), language_model.special_ids
+    if known.vocab_size > language_model.vocab_size:
         raise ValueError(
-            f"task {task!r}: expected a vocabulary of at most {rows} ids, as many as the model has "
-            f"embeddings, got {ids}: give the task the model's own vocabulary"
+            f"task {task!r}: expected a vocabulary of at most {language_model.vocab_size} ids, as "
+            f"many as the model has embeddings, got {known.vocab_size}: give the task the model's "
+            "own vocabulary"
+        )
+    if (known.pad_id, known.eos_id) != (ids.pad, ids.eos):
+        raise ValueError(
+            f"task {task!r}: expected a vocabulary with padding {ids.pad} and EOS {ids.eos}, as "
+            f"the model has them, got {known.pad_id} and {known.eos_id}"
         )
     return seqio_source.stream(
         task,
@@ -58,6 +65,12 @@ def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:
     return seqio.get_mixture_or_task(task).output_features["inputs"].vocabulary
 
 
+def task_metrics(task: str, module: str | None = None) -> Callable[..., dict[str, float]] | None:
+    """The task's own metrics of completions, or None."""
+    _import(module)
+    return seqio_source.task_metrics(task)
+
+
 def prompt_length(lengths: Mapping[str, int]) -> int:
     """Tokens a prompt may have, from T5X's TASK_FEATURE_LENGTHS."""
     return lengths["inputs"]
@@ -66,6 +79,35 @@ def prompt_length(lengths: Mapping[str, int]) -> int:
 def completion_length(lengths: Mapping[str, int]) -> int:
     """Tokens a completion may have, from T5X's TASK_FEATURE_LENGTHS."""
     return lengths["targets"]
+
+
+def parameter_axes(language_model: LanguageModel) -> Any:
+    """The logical axis names of a model's parameters, for its optimiser."""
+    return language_model.parameter_axes()
+
+
+def check_algorithm(betas: Any = None, online: bool | None = None) -> None:
+    """Holds the algorithm against the run, before anything is loaded.
+
+    Args:
+      betas: weights that the algorithm draws its completions with; None for the data set's.
+      online: whether the run draws completions; None where no policy is trained.
+
+    Raises:
+      ValueError: if the two do not fit.
+    """
+    if online and betas is None:
+        raise ValueError(
+            "gin/runs/online.gin draws completions, but the algorithm takes the data set's (its "
+            "BETAS are None): give an online algorithm, such as gin/algorithms/online_ipo.gin, or "
+            "gin/runs/offline.gin"
+        )
+    if online is False and betas is not None:
+        raise ValueError(
+            f"gin/runs/offline.gin takes the data set's completions, but the algorithm draws them "
+            f"with BETAS {betas}: give an offline algorithm, such as gin/algorithms/ipo.gin, or "
+            "gin/runs/online.gin"
+        )
 
 
 def _import(module: str | None) -> None:

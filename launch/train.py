@@ -16,9 +16,9 @@ import sys
 
 import gin
 
-from launch import gin_support
+from launch import gin_support, settings
 from po_jax.checkpoints.manager import CheckpointError
-from po_jax.judges.judge import AnnotatorError
+from po_jax.judges import JudgeError
 from po_jax.reporting.reporter import NonFiniteLoss
 from po_jax.training import loop
 
@@ -30,7 +30,8 @@ def train() -> None:
     def keep_configuration() -> None:
         (model_dir / "config.gin").write_text(gin.operative_config_str())
 
-    gin_support.call(loop.train, started=keep_configuration)
+    gin.get_configurable(settings.check_algorithm)()
+    gin.get_configurable(loop.Trainer)(started=keep_configuration).train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         gin_support.parse(argv, __doc__)
         train()
-    except (ValueError, AnnotatorError, CheckpointError, NonFiniteLoss) as error:
+    except (ValueError, JudgeError, CheckpointError, NonFiniteLoss) as error:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,10 @@
 """Which device holds what: a (data, model) mesh, T5X's logical axis rules, and shardings.
 
 Parameters and activations name their axes ("embed", "heads", ...); rules map these names to mesh
-axes. Nothing here touches a device: shardings can be built for a topology that is not there.
+axes. Shardings can be built for a topology that is not there.
+
+Rows pass between host and devices here and nowhere else: `Partitioner.distribute` makes this
+process's rows part of global arrays, `collect` makes global arrays this process's rows again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,8 @@ from flax import linen as nn
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Int
+import numpy as np
 
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | None], ...]
@@ -91,6 +95,16 @@ def axis_names(params_axes: Any) -> Any:
     return {key.removesuffix("_axes"): axis_names(value) for key, value in params_axes.items()}
 
 
+def axis_metadata(names: Any) -> Any:
+    """Undoes `axis_names`: Flax's `params_axes`, as T5X takes them, of a tree of axis names."""
+    if isinstance(names, tuple):
+        return nn.partitioning.AxisMetadata(names)
+    return {
+        key if hasattr(value, "items") else f"{key}_axes": axis_metadata(value)
+        for key, value in names.items()
+    }
+
+
 def optimizer_axis_names(state: Any, params: Any, names: Any) -> Any:
     """Axis names of an optimiser's state, for whatever in it has the path of a parameter.
 
@@ -125,6 +139,41 @@ def _kept_axes(shape, axes) -> Names:
         next((name for size, name in remaining if size == wanted), None) for wanted in shape
     )
     return kept
+
+
+def filled_batches(
+    count: int, batch_size: int
+) -> Iterator[tuple[Int[np.ndarray, "rows"], Bool[np.ndarray, "rows"]]]:
+    """Indices of `count` rows, `batch_size` at a time; the first rows fill up the last batch.
+
+    So every batch has one size, and one program is compiled for all. The second array is false
+    where a row only fills up.
+    """
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size)
+        yield rows % count, rows < count
+
+
+def collect(arrays: Any) -> Any:
+    """A tree of arrays on the devices as this process's rows of them, in host memory.
+
+    Undoes `Partitioner.distribute`; waits for the arrays. What is on the host already stays.
+    """
+    return jax.tree.map(_own_rows, jax.device_get(arrays) if _is_whole(arrays) else arrays)
+
+
+def _is_whole(arrays: Any) -> bool:
+    return all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(arrays))
+
+
+def _own_rows(x: Any) -> np.ndarray:
+    if not isinstance(x, jax.Array):
+        return np.asarray(x)
+    if x.is_fully_replicated:
+        return np.asarray(x.addressable_data(0))
+    # Devices that share a row hold copies of it.
+    blocks = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([np.asarray(blocks[start]) for start in sorted(blocks)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,13 +221,20 @@ class Partitioner:
     def distribute(self, batch: Any) -> Any:
         """This process's rows of a batch, a tree of host arrays, as global device arrays.
 
+        What is on the devices already stays as it is.
+
         Raises:
           ValueError: if the mesh cannot share out the rows.
         """
         processes = len({device.process_index for device in self.mesh.devices.flat})
-        for leaf in jax.tree.leaves(batch):
-            self.check_batch(leaf.shape[0] * processes)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch, x), batch)
+
+        def place(rows):
+            if isinstance(rows, jax.Array):
+                return rows
+            self.check_batch(rows.shape[0] * processes)
+            return jax.make_array_from_process_local_data(self.batch, rows)
+
+        return jax.tree.map(place, batch)
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:

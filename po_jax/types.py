@@ -1,13 +1,14 @@
-"""The records that travel between sampler, annotators, losses and the training step."""
+"""The records that travel between sampler, judges, losses and the training step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Params = Mapping[str, Any]
 Coefficient = float | int | Float[Array, ""]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]  # of the updates so far
 Leaf = Any  # an array, or, in a tree of shapes or shardings, what stands for one
 
 
@@ -24,6 +25,7 @@ class PreferenceBatch:
       preference: [batch] P(y1 > y2) in [0, 1]; a hard label is 0 or 1.
       reference_logprob: [batch, 2] log mu(y), natural log, summed over tokens.
       reward: [batch, 2] reward of each completion, for the losses that want one.
+      step: [batch] updates before this one, all the same, for coefficients that change with it.
     """
 
     prompt: Leaf
@@ -32,24 +34,28 @@ class PreferenceBatch:
     preference: Leaf
     reference_logprob: Leaf
     reward: Leaf | None = None
+    step: Leaf | None = None
 
 
 @flax.struct.dataclass
 class Rollout:
-    """K sampled completions a prompt and their log-probabilities under three policies.
+    """K sampled completions of each prompt and their log-probabilities under three policies.
 
     Per-token log-probabilities are float32 natural logs, 0 outside the mask.
 
     Attributes:
-      completion: [batch, K, length] token ids: EOS included, then 0.
+      prompt: [batch, prompt_length] token ids.
+      completion: [batch, K, length] token ids: EOS included, then padding.
       mask: [batch, K, length] bool, true on the completion's tokens, EOS included.
       policy_logprob: [batch, K, length] log pi of each token.
-      reference_logprob: [batch, K, length] log mu of each token; None if mu was not run.
+      partner_logprob: [batch, K, length] log-probability of each token under what the policy was
+        mixed with, mu or a moving average; None if nothing was.
       behaviour_logprob: [batch, K, length] log-probability with which each token was drawn.
     """
 
+    prompt: Leaf
     completion: Leaf
     mask: Leaf
     policy_logprob: Leaf
-    reference_logprob: Leaf | None
+    partner_logprob: Leaf | None
     behaviour_logprob: Leaf

@@ -9,13 +9,43 @@ import numpy as np
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """Text to token ids and back, such as seqio's vocabularies; ids without padding and EOS."""
+    """Text to token ids and back, such as seqio's vocabularies; ids without padding and EOS.
 
-    def encode(self, text: str) -> Sequence[int]: ...
+    Attributes:
+      pad_id: fills rows up.
+      eos_id: ends a text.
+      vocab_size: number of ids.
+    """
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def eos_id(self) -> int | None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str, /) -> Sequence[int]: ...
+
+    def decode(self, ids: Sequence[int], /) -> str: ...
 
 
 def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
-    """Token ids as text, without padding (0) and EOS (1)."""
-    return vocabulary.decode([int(token) for token in tokens if token > 1])
+    """Token ids as text, without padding and EOS."""
+    left_out = (vocabulary.pad_id, vocabulary.eos_id)
+    return vocabulary.decode([int(token) for token in tokens if token not in left_out])
+
+
+def to_tokens(
+    vocabulary: Vocabulary, texts: Sequence[str], length: int
+) -> tuple[Int[np.ndarray, "texts length"], int]:
+    """Texts as rows of token ids with EOS, cut to `length`, and how many were cut.
+
+    What is cut loses its EOS, as in T5's tasks.
+    """
+    rows = [[*vocabulary.encode(text), vocabulary.eos_id] for text in texts]
+    tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
+    for out, row in zip(tokens, rows, strict=True):
+        out[: len(row)] = row[:length]
+    return tokens, sum(len(row) > length for row in rows)

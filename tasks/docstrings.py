@@ -28,14 +28,14 @@ def _pairs(where: Path) -> dict[str, list[docstring_pairs.Pair]]:
 
 def _demonstrations(split: str) -> list[records.Row]:
     return [
-        {"inputs": pair.document, "targets": pair.summary, "references": [pair.summary]}
+        {"inputs": pair.document, "targets": pair.summary, "answers": [pair.summary]}
         for pair in _pairs(folder())[split]
     ]
 
 
 def _prompts(split: str) -> list[records.Row]:
     return [
-        {"inputs": pair.document, "references": [pair.summary]} for pair in _pairs(folder())[split]
+        {"inputs": pair.document, "answers": [pair.summary]} for pair in _pairs(folder())[split]
     ]
 
 

@@ -47,14 +47,14 @@ def demonstration(record: records.Record, where: str) -> records.Row:
     return {
         "inputs": records.text(record, "prompt", where),
         "targets": summary,
-        "references": [summary],
+        "answers": [summary],
     }
 
 
 def prompt(record: records.Record, where: str) -> records.Row:
-    """The row of a prompt alone; a completion that is there serves as the reference."""
-    references = [record[key] for key in ("completion", "summary") if record.get(key)]
-    return {"inputs": records.text(record, "prompt", where), "references": references}
+    """The row of a prompt alone; a completion that is there serves as the answer."""
+    answers = [record[key] for key in ("completion", "summary") if record.get(key)]
+    return {"inputs": records.text(record, "prompt", where), "answers": answers}
 
 
 register("jsonl")

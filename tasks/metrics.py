@@ -4,29 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer, scoring
 import seqio
 
-ROUGE = ("rouge1", "rouge2", "rougeL")
+from po_jax.judges import rouge as scoring
 
 
-def references_or_prediction(
+def answers_or_prediction(
     text: str, example: Mapping[str, Any], is_target: bool = False
 ) -> list[str] | str:
-    """All references of an example for its target; a prediction as it is."""
+    """All answers of an example for its target; a prediction as it is."""
     if not is_target:
         return text.strip()
-    return [reference.decode() for reference in example["references"]]
+    return [answer.decode() for answer in example["answers"]]
 
 
 def rouge(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """Mean F-measure in [0, 100] of the best reference, as the package rouge_score has it."""
-    scorer = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
-    scores: list[dict[str, scoring.Score]] = [
-        scorer.score_multi(references, prediction)
-        for references, prediction in zip(targets, predictions, strict=True)
-    ]
-    return {name: 100 * float(np.mean([s[name].fmeasure for s in scores])) for name in ROUGE}
+    """Mean F-measures in [0, 100] of ROUGE-1, 2 and L, the best answer counting."""
+    return {name: float(x.mean()) for name, x in scoring.rouge(predictions, targets).items()}
 
 
 def preference_accuracy(

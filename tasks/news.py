@@ -20,7 +20,7 @@ def register(name: str, tfds_name: str, document: str, summary: str) -> None:
         return {
             "inputs": tf.strings.join(["summarize: ", example[document]]),
             "targets": example[summary],
-            "references": example[summary][tf.newaxis],
+            "answers": example[summary][tf.newaxis],
         }
 
     registration.add_sft(f"{name}_sft", source, vocabulary, [demonstration])

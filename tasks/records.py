@@ -1,13 +1,14 @@
-"""JSON Lines files, read with errors that name the file and the line."""
+"""The records of JSON Lines files as rows of tasks, with errors that name file and line."""
 
-from collections.abc import Callable, Iterator
-import json
+from collections.abc import Callable
 import math
 import os
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+from po_jax.data import json_lines
+from po_jax.data.json_lines import Record
+
 Row = dict[str, Any]  # text features of one example, as the tasks take them
 
 
@@ -17,27 +18,10 @@ def rows(path: Path, parse: Callable[[Record, str], Row]) -> list[Row]:
     Raises:
       ValueError: the file is missing or has no records, or a line is not a JSON object.
     """
-    parsed = [parse(record, where) for where, record in _records(path)]
+    parsed = [parse(record, where) for where, record in json_lines.read(path)]
     if not parsed:
         raise ValueError(f"expected one JSON object a line, got an empty file: {path}")
     return parsed
-
-
-def _records(path: Path) -> Iterator[tuple[str, Record]]:
-    if not path.is_file():
-        raise ValueError(f"expected a JSON Lines file, got no file at {path}")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # of JSON or of UTF-8
-                raise ValueError(f"{where}: expected JSON, got {line[:60]!r} ({error})") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{where}: expected a JSON object, got {line[:60]!r}")
-            yield where, record
 
 
 def text(record: Record, key: str, where: str) -> str:

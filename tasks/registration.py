@@ -2,11 +2,11 @@
 
 | kind | text features of a row | output features |
 |---|---|---|
-| SFT | inputs, targets, references | inputs, targets |
-| prompts | inputs, references | inputs |
+| SFT | inputs, targets, answers | inputs, targets |
+| prompts | inputs, answers | inputs |
 | comparisons | inputs, completion_1, completion_2, preference | the same |
 
-`preference` is P(completion_1 > completion_2) in [0, 1]. `references`, a list of texts that may be
+`preference` is P(completion_1 > completion_2) in [0, 1]. `answers`, a list of texts that may be
 empty, are what ROUGE compares with; they are not tokenised. EOS follows every text, and is lost
 where a text is cut to the length asked for, as in T5.
 """
@@ -32,13 +32,13 @@ def add_sft(
     vocabulary: seqio.Vocabulary,
     preprocessors: Sequence[Preprocessor] = (),
 ) -> seqio.Task:
-    """Registers inputs -> targets, measured by ROUGE against the references."""
+    """Registers inputs -> targets, measured by ROUGE against the answers."""
     return seqio.TaskRegistry.add(
         name,
         source=_source(source),
         preprocessors=[*preprocessors, *_TOKENISE],
         output_features=dict.fromkeys(("inputs", "targets"), seqio.Feature(vocabulary)),
-        postprocess_fn=metrics.references_or_prediction,
+        postprocess_fn=metrics.answers_or_prediction,
         metric_fns=[metrics.rouge],
     )
 

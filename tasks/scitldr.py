@@ -3,7 +3,7 @@
 Importing the module registers scitldr_sft and scitldr_prompts, read from {train,dev,test}.jsonl in
 the folder PO_JAX_SCITLDR_DIR, in the schema of the release of "TLDR: Extreme Summarization of
 Scientific Documents" (https://arxiv.org/abs/2004.15011): `source`, a list of sentences, and
-`target`, a list of references. SFT imitates the first reference; ROUGE takes the best of all.
+`target`, a list of summaries. SFT imitates the first; ROUGE takes the best of all.
 """
 
 from tasks import records, registration, vocabularies
@@ -22,13 +22,13 @@ def paper(record: records.Record, where: str) -> records.Row:
         value = record.get(key)
         if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
             raise ValueError(f"{where}: expected {key!r} to be a list of texts, got {value!r:.60}")
-    references = [reference for reference in record["target"] if reference.strip()]
-    if not references:
+    answers = [answer for answer in record["target"] if answer.strip()]
+    if not answers:
         raise ValueError(f"{where}: 'target' is empty")
     return {
         "inputs": "summarize: " + " ".join(record["source"]),
-        "targets": references[0],
-        "references": references,
+        "targets": answers[0],
+        "answers": answers,
     }
 
 
@@ -37,7 +37,7 @@ def _papers(split: str) -> list[records.Row]:
 
 
 def _abstracts(split: str) -> list[records.Row]:
-    return [{key: row[key] for key in ("inputs", "references")} for row in _papers(split)]
+    return [{key: row[key] for key in ("inputs", "answers")} for row in _papers(split)]
 
 
 _VOCABULARY = vocabularies.from_environment()

@@ -45,11 +45,11 @@ def comparison(record: records.Record, where: str) -> records.Row:
 def demonstration(record: records.Record, where: str) -> records.Row:
     """A post and its author's own summary."""
     summary = records.text(record, "summary", where).strip()
-    return {"inputs": _prompt(record, where), "targets": summary, "references": [summary]}
+    return {"inputs": _prompt(record, where), "targets": summary, "answers": [summary]}
 
 
 def post(record: records.Record, where: str) -> records.Row:
-    """A post to be summarised, and its author's summary as the reference."""
+    """A post to be summarised, and its author's summary as the answer."""
     row = demonstration(record, where)
     del row["targets"]
     return row

@@ -26,8 +26,19 @@ def t5(path: str | os.PathLike, extra_ids: int = T5_EXTRA_IDS) -> seqio.Vocabula
     return seqio.SentencePieceVocabulary(os.fspath(path), extra_ids=extra_ids)
 
 
+def named(choice: str) -> seqio.Vocabulary:
+    """The vocabulary that is meant by "docstrings", "bytes", or a path for `t5`.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    if choice == "docstrings":
+        return docstrings()
+    return seqio.ByteVocabulary() if choice == "bytes" else t5(choice)
+
+
 def from_environment() -> seqio.Vocabulary:
-    """What PO_JAX_VOCABULARY names: "docstrings", "bytes", or a path for `t5`.
+    """What PO_JAX_VOCABULARY names, as `named` knows it.
 
     Raises:
       ValueError: it is not set; a wrong guess would train on other ids than a checkpoint knows.
@@ -38,6 +49,4 @@ def from_environment() -> seqio.Vocabulary:
             f"{VARIABLE}: expected the path of your T5's SentencePiece model (spiece.model), "
             '"bytes" for ByT5, or "docstrings" for the 4,096 pieces shipped; it is not set'
         )
-    if choice == "docstrings":
-        return docstrings()
-    return seqio.ByteVocabulary() if choice == "bytes" else t5(choice)
+    return named(choice)

@@ -60,9 +60,7 @@ def test_an_axis_the_mesh_cannot_divide_stays_whole():
 
 @pytest.mark.parametrize("scanned", [False, True])
 def test_every_parameter_has_names_that_the_rules_know(scanned):
-    params, names = variables(
-        scan_layers=scanned, relative_bias="per_layer" if scanned else "shared"
-    )
+    params, names = variables(scan_layers=scanned, shared_relative_bias=not scanned)
     assert jax.tree.structure(params).flatten_up_to(names)
     jax.tree.map(lambda p, n: np.testing.assert_equal(len(n), p.ndim), params, names)
     kernel = names["encoder"]["encoder" if scanned else "layers_0"]["mlp"]["wi"]["kernel"]
@@ -70,7 +68,7 @@ def test_every_parameter_has_names_that_the_rules_know(scanned):
 
 
 def test_slots_of_optimisers_are_sharded_like_their_parameters():
-    params, names = variables(scan_layers=True, relative_bias="per_layer")
+    params, names = variables(scan_layers=True, shared_relative_bias=False)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), adafactor(0.1, names, beta1=0.9), adamw(0.1, names)
     )

@@ -220,7 +220,7 @@ SCANNED = T5LM(
         head_dim=12,
         mlp_dim=512,
         scan_layers=True,
-        relative_bias="per_layer",
+        shared_relative_bias=False,
         dtype=jnp.bfloat16,
     )
 )

@@ -19,6 +19,32 @@ FORMATS = Format.__args__
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """What a checkpoint should become.
+
+    Attributes:
+      format: of the target.
+      like: a Hugging Face directory whose config, family and tokenizer the target takes over.
+      dtype: of the written parameters; that of the source by default.
+      family: Hugging Face's model type; by default that of `like` or of the source, else t5.
+      activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
+        else relu.
+      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
+      scanned: write the stacked layers of T5X's scalable_t5.
+      keep_slots: write the optimiser's slots too.
+    """
+
+    format: Format
+    like: epath.PathLike | None = None
+    dtype: str | None = None
+    family: str | None = None
+    activation: str | None = None
+    vocabulary: str | None = None
+    scanned: bool = False
+    keep_slots: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Conversion:
     """What is written where; `plan` makes it, `write` carries it out.
 
@@ -77,62 +103,45 @@ class Conversion:
             tokenizer.write(directory, self.vocabulary, embedding_rows=rows)
 
 
-def plan(
-    source: epath.PathLike,
-    *,
-    format: Format,
-    like: epath.PathLike | None = None,
-    dtype: str | None = None,
-    family: str | None = None,
-    activation: str | None = None,
-    vocabulary: str | None = None,
-    scanned: bool = False,
-    keep_slots: bool = False,
-) -> Conversion:
+def plan(source: epath.PathLike, target: Target) -> Conversion:
     """Opens a checkpoint and decides what of it goes where.
 
     Args:
       source: see `open_checkpoint`.
-      format: of the target.
-      like: a Hugging Face directory whose config, family and tokenizer the target takes over.
-      dtype: of the written parameters; that of the source by default.
-      family: Hugging Face's model type; by default that of `like` or of the source, else t5.
-      activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
-        else relu.
-      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
-      scanned: write the stacked layers of T5X's scalable_t5.
-      keep_slots: write the optimiser's slots too.
+      target: what to make of it.
 
     Raises:
       ValueError: naming the option or the leaf that does not fit.
     """
     checkpoint = open_checkpoint(source)
     where = str(checkpoint.path)
-    described = checkpoint if like is None else open_checkpoint(like)
-    if like is not None and described.config is None:
+    described = checkpoint if target.like is None else open_checkpoint(target.like)
+    if target.like is not None and described.config is None:
         raise ValueError(f"{described.path}: expected a Hugging Face directory to be like.")
-    family = family or described.family or "t5"
+    family = target.family or described.family or "t5"
     config = described.config or describe.infer_config(
-        checkpoint.parameters, activation=activation, where=where
+        checkpoint.parameters, activation=target.activation, where=where
     )
-    own_bias = scanned or family == "umt5"
     config = dataclasses.replace(
-        config, scan_layers=scanned, relative_bias="per_layer" if own_bias else "shared"
+        config,
+        scan_layers=target.scanned,
+        shared_relative_bias=not target.scanned and family != "umt5",
     )
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
-    if dtype is not None:
-        parameters = {name: lazy.cast(leaf, dtype) for name, leaf in parameters.items()}
-    if keep_slots and not checkpoint.slots:
+    if target.dtype is not None:
+        parameters = {name: lazy.cast(leaf, target.dtype) for name, leaf in parameters.items()}
+    if target.keep_slots and not checkpoint.slots:
         raise ValueError(f"{where}: expected Adafactor's slots to keep, got a checkpoint without.")
+    vocabulary = target.vocabulary
     if vocabulary is None and tokenizer.present(described.path):
         vocabulary = str(described.path)
     conversion = Conversion(
         source=checkpoint,
-        format=format,
+        format=target.format,
         config=config,
         family=family,
         parameters=parameters,
-        slots=checkpoint.slots if keep_slots else {},
+        slots=checkpoint.slots if target.keep_slots else {},
         vocabulary=vocabulary,
     )
     _require_possible(conversion)
@@ -148,7 +157,7 @@ def _require_possible(conversion: Conversion) -> None:
                 "and optimiser slots, got hugging_face."
             )
         return
-    if config.relative_bias == "per_layer" and not config.scan_layers:
+    if not config.shared_relative_bias and not config.scan_layers:
         raise ValueError(
             f"{source.path}: expected stacked layers (scanned) for a relative bias in every "
             "layer, which T5X's network of named layers does not have."

@@ -61,8 +61,8 @@ def names(config: T5Config) -> dict[str, str]:
                 result[f"{layer}/{norm}/scale"] = f"{block}.layer_norm.weight"
                 for part, our_part in (feed_forward if ours == "mlp" else _ATTENTION).items():
                     result[f"{layer}/{ours}/{our_part}/kernel"] = f"{block}.{theirs}.{part}.weight"
-            if i == 0 or config.relative_bias == "per_layer":
-                owner = stack if config.relative_bias == "shared" else f"{stack}/layers_{i}"
+            if i == 0 or not config.shared_relative_bias:
+                owner = stack if config.shared_relative_bias else f"{stack}/layers_{i}"
                 result[f"{owner}/relpos_bias/rel_embedding"] = (
                     f"{stack}.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight"
                 )

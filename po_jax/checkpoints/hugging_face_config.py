@@ -77,7 +77,7 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
         **{ours: content[theirs] for ours, theirs in _SIZES.items()},
         mlp_activations=ACTIVATIONS[content["feed_forward_proj"]],
         logits_via_embedding=_tied(content, family, has_head=has_head),
-        relative_bias="per_layer" if family == "umt5" else "shared",
+        shared_relative_bias=family != "umt5",
     )
     return config, family
 
@@ -102,11 +102,11 @@ def to_json(config: T5Config, *, family: str, dtype: str) -> dict[str, Any]:
     """The content of config.json; see `hugging_face.write`."""
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {family!r}.")
-    bias = "per_layer" if family == "umt5" else "shared"
-    if config.relative_bias != bias:
+    shared = family != "umt5"
+    if config.shared_relative_bias != shared:
         raise ValueError(
-            f"family {family}: expected a network with relative_bias={bias!r}, got "
-            f"{config.relative_bias!r}."
+            f"family {family}: expected a network with shared_relative_bias={shared}, got "
+            f"{config.shared_relative_bias}."
         )
     feed_forward = {value: key for key, value in ACTIVATIONS.items()}.get(config.mlp_activations)
     if feed_forward is None:

@@ -13,6 +13,8 @@ import numpy as np
 from po_jax.checkpoints import hugging_face, orbax, t5x_legacy, trees
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.language_model import LanguageModel
+from po_jax.partitioning import Partitioner
 from po_jax.t5.config import T5Config
 from po_jax.types import Params
 
@@ -126,26 +128,24 @@ def load(path: epath.PathLike, like: Params) -> Params:
     return structure.unflatten(placed[name] for name in wanted)
 
 
-def load_adafactor(path: epath.PathLike, like: Any) -> Any:
-    """The optimiser's state of a T5X or po_jax checkpoint that was trained with Adafactor.
-
-    Args:
-      path: see `open_checkpoint`.
-      like: an `AdafactorState` of the same network, in the same tree (stacked layers or not), of
-        arrays or shapes as in `load`.
+def load_parameters(
+    model: LanguageModel, path: epath.PathLike, partitioner: Partitioner, dtype: str = "float32"
+) -> Params:
+    """A language model's parameters from any known checkpoint, sharded as the mesh's rules say.
 
     Raises:
-      ValueError: naming a slot that is absent or of another shape.
+      ValueError: if the checkpoint is damaged, or of another model.
     """
-    checkpoint = open_checkpoint(path)
-    slots = {f"param_states/{name}": leaf for name, leaf in checkpoint.slots.items()}
-    step = lazy.from_array(np.int32(checkpoint.step), f"{checkpoint.path}: step")
-    leaves = {"step": step, **slots}
-    wanted, structure = _by_path(like)
-    shapes = {name: leaf.shape for name, leaf in wanted.items()}
-    trees.require_shapes(leaves, shapes, str(checkpoint.path))
-    placed = place(leaves, wanted)
-    return structure.unflatten(placed[name] for name in wanted)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shardings = partitioner.shardings(shapes, model.parameter_axes())
+    like = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, jnp.dtype(dtype), sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )
+    return load(path, like)
 
 
 def _by_path(tree: Any) -> tuple[dict[str, Any], Any]:

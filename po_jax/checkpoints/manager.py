@@ -7,7 +7,7 @@ it is whole; one that is damaged later is set aside and the one before it is use
 from collections.abc import Mapping
 import logging
 import shutil
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 import jax
@@ -30,7 +30,7 @@ class CheckpointManager:
       directory: of the run; made if absent.
       keep: newest checkpoints to keep, at least 1.
       best: name of the metric whose best checkpoint is kept too; None for no such checkpoint.
-      mode: whether the best value is the largest ("max") or the smallest ("min").
+      largest: whether the best value is the largest; otherwise it is the smallest.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class CheckpointManager:
         directory: epath.PathLike,
         keep: int = 3,
         best: str | None = None,
-        mode: Literal["max", "min"] = "max",
+        largest: bool = True,
     ):
         if keep < 1:
             raise ValueError(f"CheckpointManager: expected keep >= 1, got {keep}")
@@ -47,13 +47,13 @@ class CheckpointManager:
         policies = [preservation.LatestN(keep)]
         scored = {}
         if best is not None:
-            missing = float("-inf") if mode == "max" else float("inf")
+            missing = float("-inf") if largest else float("inf")
 
             def merit(metrics: Mapping[str, float]) -> float:
                 return metrics.get(best, missing)
 
-            policies.append(preservation.BestN(get_metric_fn=merit, reverse=mode == "min", n=1))
-            scored = {"best_fn": merit, "best_mode": mode}
+            policies.append(preservation.BestN(get_metric_fn=merit, reverse=not largest, n=1))
+            scored = {"best_fn": merit, "best_mode": "max" if largest else "min"}
         self._orbax = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(

@@ -1,6 +1,5 @@
 """The vocabulary beside the weights: SentencePiece or bytes, in the files `transformers` reads."""
 
-from collections.abc import Iterator
 import json
 
 from etils import epath
@@ -53,10 +52,12 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
         epath.Path(vocabulary).copy(target / SPIECE)
         config = {"tokenizer_class": "T5Tokenizer"}
     names = [f"<extra_id_{i}>" for i in range(sentinels)]
-    config |= {"extra_ids": sentinels, "additional_special_tokens": names, **_SPECIAL}
-    for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", {
-        "additional_special_tokens": names, **_SPECIAL
-    })):  # fmt: skip
+    special = {"additional_special_tokens": names, **_SPECIAL}
+    files = {
+        "tokenizer_config.json": {**config, "extra_ids": sentinels, **special},
+        "special_tokens_map.json": special,
+    }
+    for name, content in files.items():
         (target / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -67,11 +68,12 @@ def check(vocabulary: str, *, embedding_rows: int) -> int:
 
     Raises:
       ValueError: if there are more ids than rows, or the file is not a SentencePiece model.
+      ImportError: if there is no sentencepiece to read one with.
     """
     if vocabulary == BYTES:
         own, sentinels = BYTE_IDS, BYTE_SENTINELS
     else:
-        pieces = list(_pieces(epath.Path(vocabulary)))
+        pieces = _pieces(epath.Path(vocabulary))
         own = len(pieces)
         sentinels = 0 if any("<extra_id_0>" in piece for piece in pieces) else SENTINELS
     if own + sentinels > embedding_rows:
@@ -82,44 +84,20 @@ def check(vocabulary: str, *, embedding_rows: int) -> int:
     return sentinels
 
 
-def _pieces(file: epath.Path) -> Iterator[str]:
-    """The pieces of a SentencePiece model: messages in field 1, whose field 1 is the text."""
+def _pieces(file: epath.Path) -> list[str]:
+    """The pieces of a SentencePiece model, in the order of their ids."""
     if not file.is_file():
         raise ValueError(f"{file}: expected a SentencePiece model, got no such file.")
     try:
-        for message in _field_one(file.read_bytes()):
-            yield next(_field_one(message)).decode()
-    except (LookupError, StopIteration, UnicodeDecodeError) as error:
+        import sentencepiece  # Here, so that all other conversions work without it.
+    except ImportError as error:
+        raise ImportError(
+            f"{file}: expected the package sentencepiece to read this vocabulary with, got none: "
+            "pip install sentencepiece."
+        ) from error
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(file.read_bytes())
+    except RuntimeError as error:
         raise ValueError(f"{file}: expected a SentencePiece model, got other bytes.") from error
-
-
-def _field_one(message: bytes) -> Iterator[bytes]:
-    """Every value of field 1, where it is of variable length, of a protocol buffer message."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        field, wire = tag >> 3, tag & 7
-        if wire == 0:
-            _, position = _varint(message, position)
-            continue
-        if wire == 2:
-            size, position = _varint(message, position)
-        else:
-            size = {1: 8, 5: 4}[wire]
-        if position + size > len(message):
-            raise IndexError(position)
-        if field == 1 and wire == 2:
-            yield message[position : position + size]
-        position += size
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """A variable-length integer, seven bits a byte, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, position
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]

@@ -38,11 +38,11 @@ def fit(leaves: Leaves, shapes: Shapes, where: str) -> Leaves:
         leaves = _per_layer_bias(leaves) if per_layer or scanned(shapes) else _shared_bias(leaves)
         if scanned(shapes):
             leaves = _stacked_layers(leaves, shapes)
-    require_shapes(leaves, shapes, where)
+    _require_shapes(leaves, shapes, where)
     return leaves
 
 
-def require_shapes(leaves: Leaves, shapes: Shapes, where: str) -> None:
+def _require_shapes(leaves: Leaves, shapes: Shapes, where: str) -> None:
     """Checks that these leaves, no more and no fewer, have these shapes; see `fit`."""
     missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
     if missing or extra:
@@ -143,7 +143,7 @@ def _equal(biases: list[Leaf], stack: str) -> Leaf:
                 raise ValueError(
                     f"{first.where}: expected one relative bias shared by the layers of the "
                     f"{stack}, got layer {i} different from layer 0 by {distance:.3g}; a network "
-                    "with relative_bias='per_layer' (family umt5) can hold it."
+                    "with shared_relative_bias=False (family umt5) can hold it."
                 )
         return values[0]
 

@@ -24,13 +24,13 @@ class Ragged:
         self._starts = np.cumsum(self.lengths) - self.lengths
 
     def padded(
-        self, rows: Int[np.ndarray, "batch"], length: int
+        self, rows: Int[np.ndarray, "batch"], length: int, pad_id: int = 0
     ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:
-        """The rows, cut to `length` or filled with zeros, and a mask of their tokens."""
+        """The rows, cut to `length` or filled up, and a mask of their tokens."""
         positions = np.arange(length)
         mask = positions < self.lengths[rows, None]
         indices = np.where(mask, self._starts[rows, None] + positions, 0)
-        return np.where(mask, self.values[indices], np.int32(0)), mask
+        return np.where(mask, self.values[indices], np.int32(pad_id)), mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Corpus:
 
     Attributes:
       tokens: feature name -> token sequences, EOS included.
-      texts: feature name -> text, or list of texts, of every example; for annotators and logs.
+      texts: feature name -> text, or list of texts, of every example; for judges and logs.
       preference: [examples] P(completion_1 > completion_2), of comparisons.
+      pad_id: fills rows of tokens up.
       sizes: number of examples of each task.
       rates: how often each task is drawn from, relative to the others.
     """
@@ -50,6 +51,7 @@ class Corpus:
     sizes: Sequence[int]
     rates: Sequence[float]
     preference: Float[np.ndarray, "examples"] | None = None
+    pad_id: int = 0
 
     @classmethod
     def joined(cls, parts: Sequence["Corpus"]) -> "Corpus":
@@ -71,10 +73,17 @@ class Corpus:
             [size for part in parts for size in part.sizes],
             [rate for part in parts for rate in part.rates],
             np.concatenate(preferences) if len(preferences) == len(parts) else None,
+            parts[0].pad_id,
         )
 
     def __len__(self) -> int:
         return sum(self.sizes)
+
+    def padded(
+        self, name: str, rows: Int[np.ndarray, "batch"], length: int
+    ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:
+        """Rows of a feature, cut to `length` or filled up, and a mask of their tokens."""
+        return self.tokens[name].padded(rows, length, self.pad_id)
 
     def cut(self, features: Mapping[str, int]) -> dict[str, int]:
         """How many sequences of each feature are longer than the length given for it."""
@@ -94,6 +103,10 @@ class Batch:
     arrays: dict[str, np.ndarray]
     texts: dict[str, list[Any]]
     valid: Bool[np.ndarray, "batch"]
+
+    def text_rows(self, rows: Int[np.ndarray, "rows"]) -> dict[str, list[Any]]:
+        """The texts of some rows."""
+        return {name: [column[row] for row in rows] for name, column in self.texts.items()}
 
 
 @runtime_checkable
@@ -159,13 +172,6 @@ class BatchStream:
         """The batch of training step `step`, 0 or more."""
         rows, flips = self._order.take(step * self._global + self._offset, self._local)
         return self._make(rows, flips, np.ones(self._local, bool))
-
-    def examples(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """The arrays of `start_step` and of all later steps: what a feed takes."""
-        step = start_step
-        while True:
-            yield self.batch(step).arrays
-            step += 1
 
     def one_pass(self) -> Iterator[Batch]:
         """Every example once, in the order of the data; row 0 fills up the last batch."""

@@ -19,7 +19,7 @@ class Prompts:
         self.features = _features(lengths, inputs="inputs")
 
     def __call__(self, corpus, rows, flips):
-        return {"prompt": corpus.tokens["inputs"].padded(rows, self.features["inputs"])[0]}
+        return {"prompt": corpus.padded("inputs", rows, self.features["inputs"])[0]}
 
 
 class Supervised:
@@ -36,7 +36,7 @@ class Supervised:
 
     def __call__(self, corpus, rows, flips):
         (inputs, _), (targets, mask) = (
-            corpus.tokens[name].padded(rows, length) for name, length in self.features.items()
+            corpus.padded(name, rows, length) for name, length in self.features.items()
         )
         return {
             "encoder_input_tokens": inputs,
@@ -63,7 +63,7 @@ class Comparisons:
 
     def __call__(self, corpus, rows, flips):
         (prompt, _), *pairs = (
-            corpus.tokens[name].padded(rows, length) for name, length in self.features.items()
+            corpus.padded(name, rows, length) for name, length in self.features.items()
         )
         completion, mask = (np.stack(part, axis=1) for part in zip(*pairs, strict=True))
         places = np.stack([flips, ~flips], axis=1).astype(np.int64)[:, :, None]

@@ -5,8 +5,7 @@ features are those of `tasks.registration`; `inputs` and `targets` are T5's, so 
 for T5X do for prompts and for supervised training. Their preprocessing must not be random.
 """
 
-from collections.abc import Iterable, Mapping
-import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import logging
 from typing import Any
 
@@ -29,7 +28,6 @@ def stream(
     batch_size: int,
     *,
     seed: int = 0,
-    vocabulary: seqio.Vocabulary | None = None,
     shard_index: int = 0,
     num_shards: int = 1,
 ) -> BatchStream:
@@ -41,14 +39,13 @@ def stream(
       layout: which features become which arrays, and their lengths.
       batch_size: rows of the global batch, over all hosts.
       seed: of the order and of the places of the completions; not negative.
-      vocabulary: used in place of the task's own.
       shard_index: which of `num_shards` equal parts of every batch is this host's.
       num_shards: hosts that share a batch.
 
     Raises:
       ValueError: as `read` does, and if the hosts cannot divide the batch.
     """
-    corpus = read(task, split, layout, vocabulary)
+    corpus = read(task, split, layout)
     for name, count in corpus.cut(layout.features).items():
         if count:
             consequence = "they are cut" + (" and lose their EOS" if name in _COMPLETIONS else "")
@@ -61,9 +58,7 @@ def stream(
     )
 
 
-def read(
-    task: str, split: str, layout: Layout, vocabulary: seqio.Vocabulary | None = None
-) -> Corpus:
+def read(task: str, split: str, layout: Layout) -> Corpus:
     """Reads and tokenises a split of a task, or of all tasks of a mixture.
 
     Raises:
@@ -75,25 +70,63 @@ def read(
     parts = []
     for subtask in seqio.get_subtasks(provider):
         rate = provider.get_rate(subtask) if is_mixture else 1.0
-        parts.append(_read_task(subtask, split, layout.features, vocabulary, rate))
+        parts.append(_read_task(subtask, split, layout.features, rate))
     return parts[0] if len(parts) == 1 else Corpus.joined(parts)
 
 
-def _read_task(
-    task: seqio.Task,
-    split: str,
-    features: Mapping[str, int],
-    vocabulary: seqio.Vocabulary | None,
-    rate: float,
-) -> Corpus:
+def task_metrics(
+    task: str,
+) -> Callable[[Mapping[str, Sequence[Any]], Sequence[str]], dict[str, float]] | None:
+    """What the `metric_fns` of a task say of completions, given its texts; None if it has none.
+
+    A target is what the task's postprocessor makes of `targets`, or of the first of `answers`.
+    Names of several functions must differ.
+    """
+    provider = seqio.get_mixture_or_task(task)
+    functions = [] if isinstance(provider, seqio.Mixture) else provider.predict_metric_fns
+    if not functions:
+        return None
+
+    def metrics(texts: Mapping[str, Sequence[Any]], completions: Sequence[str]) -> dict[str, float]:
+        examples = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+        targets = [
+            provider.postprocess_fn(_target(example), example=_encoded(example), is_target=True)
+            for example in examples
+        ]
+        predictions = [
+            provider.postprocess_fn(text, example=_encoded(example), is_target=False)
+            for text, example in zip(completions, examples, strict=True)
+        ]
+        found = {}
+        for function in functions:
+            for name, value in function(targets, predictions).items():
+                found[name] = float(getattr(value, "value", value))
+        return found
+
+    return metrics
+
+
+def _target(example: Mapping[str, Any]) -> str:
+    return (
+        example["targets"] if "targets" in example else next(iter(example.get("answers", [])), "")
+    )
+
+
+def _encoded(example: Mapping[str, Any]) -> dict[str, Any]:
+    """An example as seqio's postprocessors get it: texts as bytes."""
+    return {
+        name: [text.encode() for text in value] if isinstance(value, list) else value.encode()
+        for name, value in example.items()
+    }
+
+
+def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: float) -> Corpus:
     if split not in task.splits:
         raise ValueError(f"expected a split of {task.name} in {list(task.splits)}, got {split!r}")
     if missing := set(features) - set(task.output_features):
         raise ValueError(
             f"expected {task.name} with {sorted(missing)}, got only {list(task.output_features)}"
         )
-    if vocabulary is not None:
-        task = _with_vocabulary(task, features, vocabulary)
     examples = task.get_dataset(sequence_length=None, split=split, shuffle=False)
     batches = list(examples.ragged_batch(_READ_AT_ONCE))
     where = f"{task.name}, {split}"
@@ -109,16 +142,8 @@ def _read_task(
     if _PREFERENCE in task.output_features:
         preference = np.concatenate([batch[_PREFERENCE].numpy() for batch in batches])
     _check(tokens, preference, where)
-    return Corpus(tokens, texts, [len(tokens["inputs"].lengths)], [rate], preference)
-
-
-def _with_vocabulary(
-    task: seqio.Task, names: Iterable[str], vocabulary: seqio.Vocabulary
-) -> seqio.Task:
-    features = dict(task.output_features)
-    for name in names:
-        features[name] = dataclasses.replace(features[name], vocabulary=vocabulary)
-    return task.replace(output_features=features)
+    pad_id = task.output_features["inputs"].vocabulary.pad_id
+    return Corpus(tokens, texts, [len(tokens["inputs"].lengths)], [rate], preference, pad_id)
 
 
 def _ragged(batches: list[Any]) -> Ragged:

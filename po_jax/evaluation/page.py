@@ -102,12 +102,17 @@ def _lead(report: Report) -> str:
     rate = report["win_rate"][best][reference]
     verb = "is preferred to" if rate["low"] > 0.5 else "is not clearly better than"
     kl = f", at a KL of {report['kl'][best]['mean']:.2f} nats" if best in report["kl"] else ""
-    judge = report["judge"]
+    judge, bias = escape(report["judge"]["name"]), report["judge"]["position_bias"]
+    orders = "The place of an answer does not matter to it."
+    if bias is not None:
+        orders = (
+            f"It was asked in both orders, and favours the completion it reads first by "
+            f"{100 * bias:+.1f} points; averaging the orders removes that."
+        )
     return f"""<p class="lead"><b>{escape(best)}</b> {verb} <b>{escape(reference)}</b>:
 win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
 {_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>
-<p class="note">Judge: {escape(judge["name"])}, asked in both orders. It favours the completion it
-reads first by {100 * judge["position_bias"]:+.1f} points; averaging the orders removes that.</p>"""
+<p class="note">Judge: {judge}. {orders}</p>"""
 
 
 def _figure(name: str, text: str) -> str:
@@ -124,6 +129,9 @@ def _table(report: Report) -> str:
     measures = list(next(iter(rouge.values()), {}))
     heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
     heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
+    metrics = report.get("metrics", {})
+    own = list(next(iter(metrics.values()), {}))
+    heads += own
     heads += ["length (tokens)", "ended by EOS"]
     rows = []
     for name in report["policies"]:
@@ -136,7 +144,8 @@ def _table(report: Report) -> str:
             else ["–", "–"]
         )
         cells.append(f"{kl['mean']:.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–")
-        cells += [f"{100 * rouge[name][measure]['mean']:.1f}" for measure in measures]
+        cells += [f"{rouge[name][measure]['mean']:.1f}" for measure in measures]
+        cells += [f"{metrics[name][metric]:.4g}" for metric in own]
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(_percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -150,7 +159,7 @@ ROUGE: F-measure × 100.</p>"""
 def _example(example: Mapping[str, Any], report: Report) -> str:
     answers = [
         f'<dt class="human">author</dt><dd class="human">{escape(text)}</dd><span></span>'
-        for text in example["references"]
+        for text in example["answers"]
     ]
     for name in report["policies"]:
         text = escape(example["completions"][name]) or '<span class="faint">(empty)</span>'

@@ -2,14 +2,16 @@
 
 win_rate -> policy -> opponent -> mean, low, high, n, ties
 kl       -> policy -> mean, standard_error, low, high, n     (to the reference policy)
-rouge    -> policy -> rouge1, rouge2, rougeL -> as kl        (if references are known)
+rouge    -> policy -> rouge1, rouge2, rougeL -> as kl        (in [0, 100]; if answers are known)
+metrics  -> policy -> name -> number                         (the task's own, if it has some)
 length   -> policy -> as kl                                  (tokens, EOS included)
 eos_rate -> policy -> number in [0, 1]
-examples -> list of prompt, references, completions, preference over the reference policy
+judge    -> name, and position_bias or null
+examples -> list of prompt, answers, completions, preference over the reference policy
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
@@ -17,89 +19,112 @@ from typing import Any
 
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import Matches, position_bias, win_rates
+from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples
 
 Report = dict[str, Any]
+#: The texts of prompts, by name, and a policy's completions to numbers by name.
+Metrics = Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that is known about policies that met.
+
+    Attributes:
+      prompts: the held-out prompts.
+      samples: what each policy answered, by name; names keep this order in the report.
+      matches: who won, from `judge_matches`.
+      reference: name of the policy that the others started from.
+      judge: who judged.
+      kl: by policy, from `po_jax.evaluation.samples.sequence_kl`.
+      rouge: by policy and measure, in [0, 100].
+      metrics: by policy and name.
+
+    Raises:
+      ValueError: if `reference` is not among the policies.
+    """
+
+    prompts: Prompts
+    samples: Mapping[str, Samples]
+    matches: Matches
+    reference: str
+    judge: str
+    kl: Mapping[str, Mean] | None = None
+    rouge: Mapping[str, Mapping[str, Mean]] | None = None
+    metrics: Mapping[str, Mapping[str, float]] | None = None
+
+    def __post_init__(self):
+        if self.reference not in self.samples:
+            raise ValueError(
+                f"Findings: expected reference to be one of {list(self.samples)}, got "
+                f"{self.reference!r}"
+            )
 
 
 def build_report(
-    prompts: Sequence[str],
-    samples: Mapping[str, Samples],
-    matches: Matches,
-    *,
-    reference: str,
-    judge: str,
-    references: Sequence[Sequence[str]] | None = None,
-    kl: Mapping[str, Mean] | None = None,
-    rouge: Mapping[str, Mapping[str, Mean]] | None = None,
-    examples: int = 12,
-    config: Mapping[str, Any] | None = None,
+    findings: Findings, examples: int = 12, config: Mapping[str, Any] | None = None
 ) -> Report:
     """Gathers every figure about the policies that met.
 
     Args:
-      prompts: the held-out prompts as text.
-      samples: what each policy answered, by name; names keep this order in the report.
-      matches: who won, from `judge_matches`.
-      reference: name of the policy that the others started from.
-      judge: who judged, in words.
-      references: human texts for each prompt, to show beside the completions.
-      kl: by policy, from `po_jax.evaluation.samples.sequence_kl`.
-      rouge: by policy, from `po_jax.evaluation.rouge`.
+      findings: what is known.
       examples: how many prompts to show side by side, evenly spaced: not chosen by outcome.
       config: whatever a reader needs to repeat this; shown as it is.
-
-    Raises:
-      ValueError: if `reference` is not among the policies, or a figure is not finite.
     """
-    if reference not in samples:
-        raise ValueError(
-            f"build_report: expected reference to be one of {list(samples)}, got {reference!r}"
-        )
+    samples = findings.samples
+    bias = position_bias(findings.matches)
     report: Report = {
-        "prompts": len(prompts),
+        "prompts": len(findings.prompts),
         "policies": list(samples),
-        "reference": reference,
-        "judge": {"name": judge, "position_bias": position_bias(matches)},
+        "reference": findings.reference,
+        "judge": {"name": findings.judge, "position_bias": bias},
         "win_rate": {
             name: {opponent: asdict(rate) for opponent, rate in against.items()}
-            for name, against in win_rates(matches).items()
+            for name, against in win_rates(findings.matches).items()
         },
-        "kl": {name: asdict(value) for name, value in (kl or {}).items()},
+        "kl": {name: asdict(value) for name, value in (findings.kl or {}).items()},
         "length": {
             name: asdict(mean_interval(sample.lengths())) for name, sample in samples.items()
         },
-        "eos_rate": {name: float(sample.ended().mean()) for name, sample in samples.items()},
+        "eos_rate": {name: float(sample.ended.mean()) for name, sample in samples.items()},
     }
-    if rouge is not None:
+    if findings.rouge is not None:
         report["rouge"] = {
             name: {measure: asdict(value) for measure, value in scores.items()}
-            for name, scores in rouge.items()
+            for name, scores in findings.rouge.items()
         }
-    over_reference = _preference_over(matches, reference)
-    stride = max(1, len(prompts) // max(1, examples))
-    report["examples"] = [
-        {
-            "prompt": prompts[i],
-            "references": list(references[i]) if references is not None else [],
-            "completions": {name: sample.text[i] for name, sample in samples.items()},
-            "preference": {name: float(value[i]) for name, value in over_reference.items()},
-        }
-        for i in range(0, len(prompts), stride)[:examples]
-    ]
+    if findings.metrics is not None:
+        report["metrics"] = {name: dict(values) for name, values in findings.metrics.items()}
+    report["examples"] = _examples(findings, examples)
     report["config"] = dict(config or {})
     return report
+
+
+def _examples(findings: Findings, count: int) -> list[dict[str, Any]]:
+    over_reference = _preference_over(findings.matches, findings.reference)
+    prompts, answers = findings.prompts, findings.prompts.answers
+    stride = max(1, len(prompts) // max(1, count))
+    return [
+        {
+            "prompt": prompts.inputs[i],
+            "answers": [] if answers is None else list(answers[i]),
+            "completions": {name: sample.text[i] for name, sample in findings.samples.items()},
+            "preference": {name: float(value[i]) for name, value in over_reference.items()},
+        }
+        for i in range(0, len(prompts), stride)[:count]
+    ]
 
 
 def _preference_over(matches: Matches, reference: str) -> dict[str, Any]:
     """name -> P(its completion > the reference policy's) on each prompt."""
     found = {}
     for (a, b), preference in matches.items():
-        averaged = preference.mean(axis=1)
+        of_prompt = preference.mean(axis=1)
         if b == reference:
-            found[a] = averaged
+            found[a] = of_prompt
         elif a == reference:
-            found[b] = 1.0 - averaged
+            found[b] = 1.0 - of_prompt
     return found
 
 

@@ -1,164 +1,138 @@
 """Policies side by side: each answers the same held-out prompts, and a judge compares them all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import logging
 import time
 
 import jax
-from jaxtyping import Int
-import numpy as np
 
-from po_jax.checkpoints.judges import load_parameters
-from po_jax.checkpoints.load import open_checkpoint
+from po_jax.checkpoints.load import load_parameters, open_checkpoint
 from po_jax.data.corpus import BatchStream
-from po_jax.evaluation.intervals import Mean
+from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import judge_matches
-from po_jax.evaluation.report import Report, build_report
-from po_jax.evaluation.rouge import rouge
-from po_jax.evaluation.samples import Samples, draw_samples, sequence_kl
-from po_jax.judges.judge import Annotator
-from po_jax.models.base import Model
-from po_jax.partitioning import Partitioner
-from po_jax.sampling import Strategy
-from po_jax.t5.language_model import T5LM
+from po_jax.evaluation.prompts import Prompts, gather
+from po_jax.evaluation.report import Findings, Metrics, Report, build_report
+from po_jax.evaluation.samples import Samples, sequence_kl
+from po_jax.judges import Judge
+from po_jax.judges.rouge import rouge
+from po_jax.sampling import Sampler
 from po_jax.training.randomness import purpose_key
+from po_jax.types import Params
 from po_jax.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-    """Prompts as token ids and as text, and human answers, where there are any."""
-
-    tokens: Int[np.ndarray, "prompts length"]
-    texts: Sequence[str]
-    references: Sequence[Sequence[str]] | None
-
-
-def compare(
-    *,
-    language_model: T5LM,
-    policies: Mapping[str, str],
-    reference: str,
-    prompts: BatchStream,
-    annotator: Annotator,
-    judge: str,
-    strategy: Strategy,
-    vocabulary: Vocabulary,
-    partitioner: Partitioner,
-    batch_size: int,
-    max_prompts: int | None = None,
-    examples: int = 12,
-    random_seed: int = 0,
-) -> Report:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SideBySide:
     """Draws, judges and counts.
 
-    The KL is that of the policies themselves: where `strategy` changes the distribution that
-    tokens are drawn from, it is taken from further samples with nothing changed.
+    The KL is that of the policies themselves: where the sampler's strategy changes the distribution
+    that tokens are drawn from, it is taken from further samples with nothing changed.
 
-    Args:
-      language_model: of all policies.
+    Attributes:
+      sampler: how the completions that are judged are drawn; its batch size is the judge's too.
       policies: name -> checkpoint, in any known format.
       reference: name of the policy that the others started from.
       prompts: of the held-out split.
-      annotator: the judge.
-      judge: who that is, in words.
-      strategy: how the completions that are judged are drawn.
+      judge: who says which is better.
       vocabulary: of the policies.
-      partitioner: the mesh and its rules.
-      batch_size: prompts at a time.
+      metrics: of a task: names and values of one policy's completions, by the texts of the prompts.
       max_prompts: at most so many, evenly spaced over the split; None for all.
       examples: how many prompts are shown side by side.
       random_seed: of the sampling.
 
     Raises:
-      ValueError: fewer than two policies, an unknown reference, a checkpoint that is none or of
-        another model, fewer than two prompts, or a batch that the mesh cannot divide.
+      ValueError: fewer than two policies, an unknown reference, or a checkpoint that is none: found
+        now and not after an hour of sampling.
     """
-    if len(policies) < 2 or reference not in policies:
-        raise ValueError(
-            f"compare: expected two or more policies, the reference {reference!r} among them, "
-            f"got {list(policies)}"
-        )
-    for path in policies.values():
-        open_checkpoint(path)  # a wrong path is found now and not after an hour of sampling
-    held_out = gather(prompts, max_prompts)
-    samples, kl = _answer(
-        language_model, policies, reference, held_out, strategy, vocabulary, partitioner,
-        batch_size, random_seed,
-    )  # fmt: skip
-    began = time.monotonic()
-    matches = judge_matches(annotator, held_out.tokens, samples, batch_size, partitioner.distribute)
-    logger.info("judged %d pairs of policies in %.1f s", len(matches), time.monotonic() - began)
-    scores = None
-    if held_out.references is not None:
-        scores = {name: rouge(x.text, held_out.references) for name, x in samples.items()}
-    return build_report(
-        held_out.texts,
-        samples,
-        matches,
-        reference=reference,
-        judge=judge,
-        references=held_out.references,
-        kl=kl,
-        rouge=scores,
-        examples=examples,
-        config={"policies": dict(policies), "strategy": dataclasses.asdict(strategy)},
-    )
 
+    sampler: Sampler
+    policies: Mapping[str, str]
+    reference: str
+    prompts: BatchStream
+    judge: Judge
+    vocabulary: Vocabulary
+    metrics: Metrics | None = None
+    max_prompts: int | None = None
+    examples: int = 12
+    random_seed: int = 0
 
-def gather(prompts: BatchStream, limit: int | None) -> HeldOut:
-    """The prompts of a split, or `limit` of them, evenly spaced.
+    def __post_init__(self):
+        if len(self.policies) < 2 or self.reference not in self.policies:
+            raise ValueError(
+                f"SideBySide: expected two or more policies, the reference {self.reference!r} "
+                f"among them, got {list(self.policies)}"
+            )
+        for path in self.policies.values():
+            open_checkpoint(path)
 
-    There are references only where every prompt has one.
-    """
-    tokens, texts, references = [], [], []
-    for batch in prompts.one_pass():
-        rows = np.flatnonzero(batch.valid)
-        none = [[]] * len(batch.valid)
-        tokens.append(batch.arrays["prompt"][rows])
-        texts += [batch.texts["inputs"][row] for row in rows]
-        references += [batch.texts.get("references", none)[row] for row in rows]
-    tokens = np.concatenate(tokens)
-    kept = np.arange(len(tokens))
-    if limit is not None and limit < len(kept):
-        kept = np.linspace(0, len(kept) - 1, limit).round().astype(int)
-    return HeldOut(
-        tokens=tokens[kept],
-        texts=[texts[row] for row in kept],
-        references=[references[row] for row in kept] if all(references) else None,
-    )
+    def report(self) -> Report:
+        """What was found.
 
-
-def _answer(
-    model, policies, reference, held_out, strategy, vocabulary, partitioner, batch_size, seed
-) -> tuple[dict[str, Samples], dict[str, Mean]]:
-    """What every policy answers, and its KL; one policy beside the reference in memory."""
-    unchanged = Strategy(strategy.max_length, eos_id=strategy.eos_id)
-    holder = Model(language_model=model)
-    mu = load_parameters(holder, policies[reference], partitioner)
-    root = jax.random.key(seed)
-    samples, kl = {}, {}
-    for index, (name, path) in enumerate(policies.items()):
+        Raises:
+          ValueError: a checkpoint of another model, fewer than two prompts, or a batch that the
+            mesh cannot divide.
+          JudgeError: if the judge raises or answers what is no answer.
+        """
+        prompts = gather(self.prompts, self.max_prompts)
+        samples, kl = self._answers(prompts)
         began = time.monotonic()
-        pi = mu if name == reference else load_parameters(holder, path, partitioner)
-
-        def draw(how: Strategy, purpose: str, pi=pi, index=index) -> Samples:
-            key = purpose_key(root, index, purpose)
-            return draw_samples(
-                model, how, pi, mu, held_out.tokens, key,
-                vocabulary=vocabulary, batch_size=batch_size, partitioner=partitioner,
-            )  # fmt: skip
-
-        samples[name] = draw(strategy, "evaluation")
-        fresh = samples[name] if strategy == unchanged else draw(unchanged, "kl")
-        kl[name] = sequence_kl(fresh)
-        logger.info(
-            "%s answered %d prompts in %.1f s",
-            name,
-            len(held_out.texts),
-            time.monotonic() - began,
+        matches = judge_matches(self.judge, prompts, samples, self.sampler.batch_size)
+        logger.info("judged %d pairs of policies in %.1f s", len(matches), time.monotonic() - began)
+        findings = Findings(
+            prompts=prompts,
+            samples=samples,
+            matches=matches,
+            reference=self.reference,
+            judge=self.judge.name,
+            kl=kl,
+            rouge=None
+            if prompts.answers is None
+            else {name: _rouge(x, prompts) for name, x in samples.items()},
+            metrics=None
+            if self.metrics is None
+            else {name: self.metrics(prompts.texts, x.text) for name, x in samples.items()},
         )
-    return samples, kl
+        strategy = dataclasses.asdict(self.sampler.strategy)
+        config = {"policies": dict(self.policies), "strategy": strategy}
+        return build_report(findings, examples=self.examples, config=config)
+
+    def _answers(self, prompts: Prompts) -> tuple[dict[str, Samples], dict[str, Mean]]:
+        """What every policy answers, and its KL; one policy beside the reference in memory."""
+        mu = self._load(self.policies[self.reference])
+        samples, kl = {}, {}
+        for index, (name, path) in enumerate(self.policies.items()):
+            began = time.monotonic()
+            pi = mu if name == self.reference else self._load(path)
+            samples[name] = self._draw(self.sampler, pi, mu, prompts, (index, "evaluation"))
+            fresh = samples[name]
+            unchanged = self.sampler.strategy.unchanged
+            if self.sampler.strategy != unchanged:
+                sampler = dataclasses.replace(self.sampler, strategy=unchanged)
+                fresh = self._draw(sampler, pi, mu, prompts, (index, "kl"))
+            kl[name] = sequence_kl(fresh)
+            seconds = time.monotonic() - began
+            logger.info("%s answered %d prompts in %.1f s", name, len(prompts), seconds)
+        return samples, kl
+
+    def _load(self, path: str) -> Params:
+        return load_parameters(self.sampler.language_model, path, self.sampler.partitioner)
+
+    def _draw(
+        self,
+        sampler: Sampler,
+        pi: Params,
+        mu: Params,
+        prompts: Prompts,
+        purpose: tuple[int, str],
+    ) -> Samples:
+        """Policies that meet draw with different keys, or they would not be independent."""
+        key = purpose_key(jax.random.key(self.random_seed), *purpose)
+        rollout = sampler.draw_all(pi, mu, prompts.tokens, (0.0,), key)
+        return Samples.of(rollout, self.vocabulary)
+
+
+def _rouge(samples: Samples, prompts: Prompts) -> dict[str, Mean]:
+    return {name: mean_interval(x) for name, x in rouge(samples.text, prompts.answers).items()}

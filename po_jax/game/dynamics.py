@@ -1,7 +1,7 @@
 """What each algorithm does over time when its gradient is exact."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,19 @@ from po_jax.game.equilibrium import (
 from po_jax.game.gradients import expected_gradient
 
 Path = Float[Array, "times actions"]
+Gradient = Float[Array, " actions"]
+Geometry = Callable[[Gradient, LogPolicy], Gradient]
+
+
+def euclidean(gradient: Gradient, log_policy: LogPolicy) -> Gradient:
+    """The gradient in the logits of a softmax, as a network would take it."""
+    del log_policy
+    return gradient
+
+
+def mirror(gradient: Gradient, log_policy: LogPolicy) -> Gradient:
+    """The natural gradient, in the simplex with KL: rare actions learn as fast as common ones."""
+    return gradient / jnp.exp(log_policy)
 
 
 @partial(jax.jit, static_argnames=("algorithm", "steps", "geometry"))
@@ -30,7 +43,7 @@ def flow(
     *,
     rate: float | Array,
     steps: int,
-    geometry: Literal["euclidean", "mirror"] = "euclidean",
+    geometry: Geometry = euclidean,
 ) -> Path:
     """Descends the expected gradient from `start`; returns log pi at every time, start included.
 
@@ -40,15 +53,11 @@ def flow(
       start: log-probabilities of the first policy; -inf is not allowed.
       rate: step length, small: an Euler step of the gradient flow.
       steps: how many.
-      geometry: what the gradient is taken in. "euclidean": the logits of a softmax, as a network
-        would. "mirror": the simplex with KL, by dividing the logits' gradient by pi (the
-        natural gradient), so that rare actions learn as fast as common ones.
+      geometry: what the gradient of the logits is made into before each step.
     """
 
     def step(log_policy: LogPolicy, _) -> tuple[LogPolicy, LogPolicy]:
-        gradient = expected_gradient(algorithm, game, log_policy)
-        if geometry == "mirror":
-            gradient = gradient / jnp.exp(log_policy)
+        gradient = geometry(expected_gradient(algorithm, game, log_policy), log_policy)
         log_policy = jax.nn.log_softmax(log_policy - rate * gradient)
         return log_policy, log_policy
 

@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 
 import flax
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 from po_jax.game.autoregressive import Tree
 from po_jax.game.equilibrium import Game, LogPolicy, make_game
-from po_jax.judges.judge import Judgement, Tokens
+from po_jax.judges import Judgement, Pairs
+from po_jax.language_model import LanguageModel
 from po_jax.logprobs import sequence_logprob
-from po_jax.t5.language_model import T5LM
+from po_jax.partitioning import collect
 from po_jax.types import Params
 
 
@@ -25,7 +26,7 @@ class Player:
       tree: the completions; its length is the sampler's `max_length`.
     """
 
-    model: T5LM = flax.struct.field(pytree_node=False)
+    model: LanguageModel = flax.struct.field(pytree_node=False)
     prompt: Int[Array, " prompt"]
     tree: Tree
 
@@ -57,7 +58,7 @@ def _log_policy(player: Player, params: Params) -> LogPolicy:
     return player.log_policy(params)
 
 
-class TableAnnotator:
+class TableJudge:
     """Judges completions by tables: exact, and the same in every order.
 
     Args:
@@ -65,6 +66,9 @@ class TableAnnotator:
       preferences: P(row > column) for each player.
       rewards: of each completion, for each player; or none.
     """
+
+    name = "a table"
+    antisymmetric = True
 
     def __init__(
         self,
@@ -78,12 +82,7 @@ class TableAnnotator:
         self._preference = np.stack(preferences)
         self._reward = None if rewards is None else np.stack(rewards)
 
-    def begin(
-        self,
-        prompt: Int[Tokens, "batch prompt_length"],
-        completion: Int[Tokens, "batch 2 length"],
-        mask: Bool[Tokens, "batch 2 length"],
-    ) -> Callable[[], Judgement]:
+    def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Looks the pairs up once they are there.
 
         Raises:
@@ -91,9 +90,10 @@ class TableAnnotator:
         """
 
         def finish() -> Judgement:
-            table = _position(np.asarray(prompt), self._prompts, "prompt")
-            pairs = _with_lengths(np.asarray(completion), np.asarray(mask))
-            first, second = _position(pairs, self._completions, "completion").T
+            prompt, completion, mask = collect((pairs.prompt, pairs.completion, pairs.mask))
+            table = _position(prompt, self._prompts, "prompt")
+            asked = _with_lengths(completion, mask)
+            first, second = _position(asked, self._completions, "completion").T
             preference = self._preference[table, first, second].astype(np.float32)
             if self._reward is None:
                 return Judgement(preference=preference)
@@ -113,5 +113,5 @@ def _position(rows: np.ndarray, table: np.ndarray, what: str) -> np.ndarray:
     equal = (rows[..., None, :] == table).all(axis=-1)
     if not equal.any(axis=-1).all():
         unknown = rows[~equal.any(axis=-1)][0]
-        raise ValueError(f"TableAnnotator: expected a {what} of its tables, got {unknown}")
+        raise ValueError(f"TableJudge: expected a {what} of its tables, got {unknown}")
     return equal.argmax(axis=-1)

@@ -22,7 +22,7 @@ from po_jax.game.algorithms import (
     online_dpo,
 )
 from po_jax.game.autoregressive import Tree, all_completions, token_mixture
-from po_jax.game.dynamics import Path, flow, measure
+from po_jax.game.dynamics import Path, flow, measure, mirror
 from po_jax.game.equilibrium import (
     Game,
     LogPolicy,
@@ -51,7 +51,7 @@ BETAS = (0.0, 0.125, 0.5, 1.0)
 # Step of a flow of IPO. Policy gradients take 4 / tau times it: at beta = 0 both then coincide.
 RATE = 0.02
 # The same length for all, so that studies share what is compiled.
-walk = partial(flow, steps=1000, geometry="mirror")
+walk = partial(flow, steps=1000, geometry=mirror)
 
 
 def cyclic_game(tau: float = 0.2, strength: float = 0.8) -> Game:
@@ -113,9 +113,12 @@ def stationary_points(tau: float = 0.2) -> Numbers:
         "kl": np.array([kl(point, game.log_reference) for point in points]),
         "walked_beta": np.array(BETAS),
     }
-    for algorithm, rate in ((ipo_md, RATE), (nash_md_pg, RATE * 4.0 / tau)):
+    for name, algorithm, rate in (
+        ("ipo_md", ipo_md, RATE),
+        ("nash_md_pg", nash_md_pg, RATE * 4.0 / tau),
+    ):
         paths = [walk(algorithm(tau, beta), game, game.log_reference, rate=rate) for beta in BETAS]
-        numbers[algorithm.__name__] = np.exp(np.stack([path[-1] for path in paths]))
+        numbers[name] = np.exp(np.stack([path[-1] for path in paths]))
     return numbers
 
 

@@ -1,6 +1,6 @@
 """The figures of the exact lab, one function a study: numbers in, a matplotlib figure out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -257,24 +257,7 @@ def _draw_simplex(axis: Axes) -> None:
     axis.axis("off")
 
 
-_FIGURES = {
-    figure.__name__: figure
-    for figure in (
-        identities,
-        stationary_points,
-        trajectories,
-        alignment,
-        variances,
-        token_mixtures,
-        functions,
-        certain_preference,
-        unseen_completion,
-        gaussian_regularisers,
-    )
-}
-
-
-def draw(study: str, numbers: Mapping[str, Any], path: Path) -> None:
-    """Draws a study by the function of its name and writes it as PNG."""
+def save(figure: Callable[[Mapping[str, Any]], Figure], numbers: Mapping[str, Any], path: Path):
+    """Draws numbers by one of the functions above and writes them as PNG."""
     with matplotlib.rc_context(STYLE):
-        _FIGURES[study](numbers).savefig(path)
+        figure(numbers).savefig(path)

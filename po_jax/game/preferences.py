@@ -6,10 +6,8 @@ Plain numpy in float64: the inputs of a game, made once.
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 import numpy as np
-
-from po_jax.judges.judge import Annotator
 
 Numbers = Sequence[Any] | np.ndarray  # of floats or ints, nested for a matrix
 Matrix = Float[np.ndarray, "actions actions"]
@@ -65,19 +63,3 @@ def random(seed: int, actions: int) -> Matrix:
     """Independent uniform win rates for each pair of actions: in general not transitive."""
     upper = np.triu(np.random.default_rng(seed).uniform(-0.5, 0.5, (actions, actions)), k=1)
     return 0.5 + upper - upper.T
-
-
-def from_annotator(
-    annotator: Annotator,
-    prompt: Int[np.ndarray, " prompt"],
-    completion: Int[np.ndarray, "actions length"],
-    mask: Bool[np.ndarray, "actions length"],
-) -> Matrix:
-    """Asks an annotator about every ordered pair of completions and averages the two orders."""
-    actions = len(completion)
-    first, second = np.indices((actions, actions)).reshape(2, -1)
-    pair = np.stack([first, second], axis=1)
-    prompts = np.broadcast_to(prompt, (len(pair), len(prompt)))
-    judgement = annotator.begin(prompts, completion[pair], mask[pair])()
-    asked = np.asarray(judgement.preference, np.float64).reshape(actions, actions)
-    return 0.5 * (asked + 1.0 - asked.T)

@@ -1,5 +1,27 @@
-"""Who says P(y1 > y2 | x): trained T5s, Python functions, ROUGE."""
+"""Who says P(y1 > y2 | x): trained T5s, any Python function, ROUGE.
 
+An algorithm's feed calls its judge the annotator.
+"""
+
+from po_jax.judges.functions import CallableJudge, CallableReward
+from po_jax.judges.judge import Judge, JudgeError, Judgement, Pairs, ask
+from po_jax.judges.learned import LearnedJudge, trained_judge
 from po_jax.judges.models import PreferenceModel, RewardModel
+from po_jax.judges.other_vocabulary import OtherVocabularyJudge
+from po_jax.judges.rouge import RougeJudge
 
-__all__ = ["PreferenceModel", "RewardModel"]
+__all__ = [
+    "CallableJudge",
+    "CallableReward",
+    "Judge",
+    "JudgeError",
+    "Judgement",
+    "LearnedJudge",
+    "OtherVocabularyJudge",
+    "Pairs",
+    "PreferenceModel",
+    "RewardModel",
+    "RougeJudge",
+    "ask",
+    "trained_judge",
+]

@@ -1,105 +1,103 @@
-"""Any Python callable on strings as an annotator: an API judge, a metric, a person.
+"""Any Python function on strings as a judge: an API, a metric, a person.
 
-Calls run in threads, so that slow ones wait together and the device works meanwhile.
+Calls run in threads, so that slow ones wait together and the devices work meanwhile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
-import jax
-from jaxtyping import Bool, Int
 import numpy as np
 
-from po_jax.judges.judge import AnnotatorError, Judgement, Tokens
-from po_jax.vocabulary import Vocabulary, to_text
+from po_jax.judges.judge import JudgeError, Judgement, Pairs
+from po_jax.vocabulary import Vocabulary
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 
 
-class _Texts:
-    """Decodes token ids and keeps a pool of threads; what both annotators below share."""
+class _Calls:
+    """A function on strings, called in a pool of threads."""
 
-    def __init__(self, vocabulary: Vocabulary, threads: int, name: str):
+    def __init__(self, function: Callable[..., float], threads: int, where: str):
         if threads < 1:
-            raise ValueError(f"{name}: expected threads >= 1, got {threads}")
-        self._vocabulary = vocabulary
+            raise ValueError(f"{where}: expected threads >= 1, got {threads}")
+        self._function = function
         self._threads = threads
 
+    @property
+    def name(self) -> str:
+        """The function's own name."""
+        return getattr(self._function, "__name__", type(self._function).__name__)
+
     @cached_property
-    def pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="annotator")
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="judge")
 
-    def pairs(self, prompt: Tokens, completion: Tokens, mask: Tokens) -> list[tuple[str, str, str]]:
-        """(prompt, first, second) as text; waits for the tokens."""
-        prompt, completion, mask = jax.device_get((prompt, completion, mask))
-        texts = []
-        for row, pair, kept in zip(prompt, completion, mask, strict=True):
-            first, second = (tokens[keep] for tokens, keep in zip(pair, kept, strict=True))
-            asked = (row, first, second)
-            texts.append(tuple(to_text(self._vocabulary, tokens) for tokens in asked))
-        return texts
+    def begin(self, questions: Sequence[tuple[str, ...]]) -> list[Future]:
+        """Starts a call for each question."""
+        return [self._pool.submit(self._function, *question) for question in questions]
 
-
-def _answer(future: Future, pair: tuple[str, str, str], low: float, high: float) -> float:
-    """The number a call returned, in [low, high]; anything else names the pair."""
-    on = "prompt {!r}, first {!r}, second {!r}".format(*(text[:200] for text in pair))
-    try:
-        answer = future.result()
-    except Exception as error:
-        raise AnnotatorError(f"the annotator raised {error!r} on {on}") from error
-    try:
-        number = float(answer)
-    except (TypeError, ValueError) as error:
-        raise AnnotatorError(f"expected a number, got {answer!r} on {on}") from error
-    if not low <= number <= high:
-        raise AnnotatorError(f"expected an answer in [{low}, {high}], got {number} on {on}")
-    return number
+    def answer(self, future: Future, question: tuple[str, ...], low: float, high: float) -> float:
+        """The number that a call returned, in [low, high]; anything else names the question."""
+        on = ", ".join(repr(text[:200]) for text in question)
+        try:
+            answer = future.result()
+        except Exception as error:
+            raise JudgeError(f"the judge {self.name} raised {error!r} on {on}") from error
+        try:
+            number = float(answer)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise JudgeError(
+                f"the judge {self.name}: expected a number, got {answer!r:.60} on {on}"
+            ) from error
+        if not low <= number <= high:
+            raise JudgeError(
+                f"the judge {self.name}: expected an answer in [{low}, {high}], got {number} "
+                f"on {on}"
+            )
+        return number
 
 
-class CallableAnnotator:
+class CallableJudge:
     """P(first > second | prompt) from `judge(prompt, first, second)`.
 
     Args:
-      judge: three strings to a preference in [0, 1]; called from several threads at once.
+      judge: three strings to a preference in [0, 1]; called from several threads at once. It gets
+        the whole prompt, and completions as the policy wrote them.
       vocabulary: of the policy.
-      both_orders: also asks with the summaries exchanged, and averages: no favour to a position.
+      antisymmetric: the function is known to say 1 - p where the completions change places; else
+        both orders are asked and averaged.
       threads: calls under way at once, at least 1.
 
     Raises:
-      AnnotatorError: when answering, if the judge raises or answers outside [0, 1].
+      JudgeError: when answering, if the function raises or answers outside [0, 1].
     """
 
     def __init__(
         self,
         judge: Callable[[str, str, str], float],
         vocabulary: Vocabulary,
-        both_orders: bool = False,
+        antisymmetric: bool = False,
         threads: int = 16,
     ):
-        self._judge = judge
-        self._both_orders = both_orders
-        self._texts = _Texts(vocabulary, threads, "CallableAnnotator")
+        self._calls = _Calls(judge, threads, "CallableJudge")
+        self._vocabulary = vocabulary
+        self.name = self._calls.name
+        self.antisymmetric = antisymmetric
 
-    def begin(
-        self,
-        prompt: Int[Tokens, "batch prompt_length"],
-        completion: Int[Tokens, "batch 2 length"],
-        mask: Bool[Tokens, "batch 2 length"],
-    ) -> Callable[[], Judgement]:
+    def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Starts the calls, once the tokens are there."""
-        pairs = self._texts.pairs(prompt, completion, mask)
-        exchanged = [(text, second, first) for text, first, second in pairs]
-        asked = pairs + exchanged if self._both_orders else pairs
-        futures = [self._texts.pool.submit(self._judge, *pair) for pair in asked]
+        texts = pairs.completion_texts(self._vocabulary)
+        prompts = pairs.prompt_texts(self._vocabulary)
+        rows = pairs.asked()
+        questions = [(prompts[row], *texts[row]) for row in rows]
+        futures = self._calls.begin(questions)
 
         def finish() -> Judgement:
-            answers = [_answer(f, p, 0.0, 1.0) for f, p in zip(futures, asked, strict=True)]
-            preference = np.asarray(answers, np.float32)
-            if self._both_orders:
-                forward, backward = np.split(preference, 2)
-                preference = 0.5 * (forward + 1.0 - backward)
-            return Judgement(preference=preference)
+            preference = np.full(len(texts), 0.5, np.float32)
+            for row, future, question in zip(rows, futures, questions, strict=True):
+                preference[row] = self._calls.answer(future, question, 0.0, 1.0)
+            return Judgement(preference)
 
         return finish
 
@@ -113,33 +111,31 @@ class CallableReward:
       threads: calls under way at once, at least 1.
 
     Raises:
-      AnnotatorError: when answering, if the reward raises or is not a finite number.
+      JudgeError: when answering, if the function raises or its answer is not a finite number.
     """
+
+    antisymmetric = True
 
     def __init__(
         self, reward: Callable[[str, str], float], vocabulary: Vocabulary, threads: int = 16
     ):
-        self._reward = reward
-        self._texts = _Texts(vocabulary, threads, "CallableReward")
+        self._calls = _Calls(reward, threads, "CallableReward")
+        self._vocabulary = vocabulary
+        self.name = self._calls.name
 
-    def begin(
-        self,
-        prompt: Int[Tokens, "batch prompt_length"],
-        completion: Int[Tokens, "batch 2 length"],
-        mask: Bool[Tokens, "batch 2 length"],
-    ) -> Callable[[], Judgement]:
+    def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Starts the calls, once the tokens are there."""
-        pairs = self._texts.pairs(prompt, completion, mask)
-        futures = [
-            self._texts.pool.submit(self._reward, text, answer)
-            for text, *both in pairs
-            for answer in both
-        ]
+        texts = pairs.completion_texts(self._vocabulary)
+        prompts = pairs.prompt_texts(self._vocabulary)
+        places = [(row, place) for row in pairs.asked() for place in (0, 1)]
+        questions = [(prompts[row], texts[row][place]) for row, place in places]
+        futures = self._calls.begin(questions)
 
         def finish() -> Judgement:
-            answers = [_answer(f, pairs[i // 2], *_FINITE) for i, f in enumerate(futures)]
-            reward = np.asarray(answers, np.float32).reshape(-1, 2)
+            reward = np.zeros((len(texts), 2), np.float32)
+            for place, future, question in zip(places, futures, questions, strict=True):
+                reward[place] = self._calls.answer(future, question, *_FINITE)
             preference = 0.5 * (1.0 + np.tanh(0.5 * (reward[:, 0] - reward[:, 1])))
-            return Judgement(preference=preference, reward=reward)
+            return Judgement(preference, reward)
 
         return finish

@@ -1,25 +1,112 @@
-"""Judges of completions: a pairwise preference model and a Bradley-Terry reward model.
+"""T5 judges: a pairwise preference model and a Bradley-Terry reward model, to train and to ask.
 
-Both answer in words they already know, so that their trees are T5X's: no new parameters. How
-they read and answer is defined in `po_jax.judges.learned`, which also asks them.
+Both read a composed input and answer with one token out of two, words that they already know, so
+that their trees are T5X's: no new parameters. The log-odds of that choice are the logit of the
+preference, or the reward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from po_jax.judges.learned import answer_log_odds, judge_pairs, reward_completions
-from po_jax.judges.template import Template
+from po_jax.judges.judge import Judgement
+from po_jax.judges.template import Template, compose
+from po_jax.language_model import LanguageModel
 from po_jax.losses.supervised import binary_cross_entropy
 from po_jax.metrics import Mean
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
 
-Pairs = PreferenceBatch | Mapping[str, Any]
+Comparisons = PreferenceBatch | Mapping[str, Any]
+
+
+def verdict_log_odds(
+    model: LanguageModel,
+    score: Callable[..., Float[Array, "batch 2 1"]],
+    template: Template,
+    *fields: Int[Array, "batch _"],
+) -> Float[Array, " batch"]:
+    """log P(first verdict) - log P(second verdict), given the composed fields.
+
+    Args:
+      model: the language model that is asked.
+      score: its `score` with everything bound but prompt, completion and mask.
+      template: how the fields are composed, and the two verdicts.
+      *fields: token ids of the prompt and of the completions.
+    """
+    question = compose(template, model.special_ids, *fields)
+    verdicts = jnp.asarray(template.verdicts, question.dtype)[None, :, None]
+    verdicts = jnp.broadcast_to(verdicts, (question.shape[0], 2, 1))
+    logprob = score(question, verdicts, jnp.ones(verdicts.shape, bool))[..., 0]
+    return logprob[:, 0] - logprob[:, 1]
+
+
+@partial(jax.jit, static_argnames=("model", "template"))
+def prefer(
+    model: LanguageModel,
+    template: Template,
+    params: Params,
+    prompt: Int[Array, "batch prompt_length"],
+    completion: Int[Array, "batch 2 length"],
+) -> Float[Array, " batch"]:
+    """P(y1 > y2) averaged over both orders, so that P(y1 > y2) + P(y2 > y1) = 1 exactly."""
+    first, second = completion[:, 0], completion[:, 1]
+    logit = verdict_log_odds(
+        model,
+        partial(model.score, params),
+        template,
+        jnp.concatenate([prompt, prompt]),
+        jnp.concatenate([first, second]),
+        jnp.concatenate([second, first]),
+    )
+    forward, backward = jnp.split(jax.nn.sigmoid(logit), 2)
+    return 0.5 * (forward + (1.0 - backward))
+
+
+@partial(jax.jit, static_argnames=("model", "template"))
+def reward(
+    model: LanguageModel,
+    template: Template,
+    params: Params,
+    prompt: Int[Array, "batch prompt_length"],
+    completion: Int[Array, "batch K length"],
+) -> Float[Array, "batch K"]:
+    """The reward of each completion: the log-odds that it is good."""
+    batch, samples, length = completion.shape
+    log_odds = verdict_log_odds(
+        model,
+        partial(model.score, params),
+        template,
+        jnp.repeat(prompt, samples, axis=0),
+        completion.reshape(batch * samples, length),
+    )
+    return log_odds.reshape(batch, samples)
+
+
+@runtime_checkable
+class JudgeModel(Protocol):
+    """The part of a trained model that makes it a judge.
+
+    Attributes:
+      kind: what it is, for reports.
+      language_model: the network.
+    """
+
+    kind: str
+    language_model: LanguageModel
+
+    def judge(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt_length"],
+        completion: Int[Array, "batch 2 length"],
+    ) -> Judgement:
+        """The judgement of pairs; antisymmetric."""
 
 
 def _loss_and_metrics(logit: Float[Array, " batch"], preference: Float[Array, " batch"]):
@@ -34,13 +121,23 @@ class PreferenceModel(Model):
     """P(y1 > y2): the encoder reads text and both completions, the decoder's first token answers.
 
     Attributes:
-      template: how a pair is read, and the two answers.
+      template: how a pair is read, and the two verdicts.
     """
 
     template: Template
+    kind = "a trained preference model"
+
+    def judge(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt_length"],
+        completion: Int[Array, "batch 2 length"],
+    ) -> Judgement:
+        """P(y1 > y2), averaged over both orders."""
+        return Judgement(prefer(self.language_model, self.template, params, prompt, completion))
 
     def loss_fn(
-        self, params: Params, batch: Pairs, dropout_rng: PRNGKeyArray | None
+        self, params: Params, batch: Comparisons, dropout_rng: PRNGKeyArray | None
     ) -> LossAndMetrics:
         """Mean cross-entropy with the label.
 
@@ -50,7 +147,8 @@ class PreferenceModel(Model):
         batch = preference_batch(batch)
         swapped = _parity(batch.completion)
         first, second = batch.completion[:, 0], batch.completion[:, 1]
-        logit = answer_log_odds(
+        logit = verdict_log_odds(
+            self.language_model,
             partial(self.language_model.score, params, dropout_key=dropout_rng),
             self.template,
             batch.prompt,
@@ -60,59 +158,68 @@ class PreferenceModel(Model):
         return _loss_and_metrics(jnp.where(swapped, -logit, logit), batch.preference)
 
     def predict_batch_with_aux(
-        self, params: Params, batch: Pairs, rng: PRNGKeyArray | None = None
+        self, params: Params, batch: Comparisons, rng: PRNGKeyArray | None = None
     ) -> tuple[Array, dict[str, Array]]:
         """Index of the better completion, and P(y1 > y2) averaged over both orders."""
-        preference = self.score_batch(params, batch)
+        batch = preference_batch(batch)
+        preference = self.judge(params, batch.prompt, batch.completion).preference
         return (preference < 0.5).astype(jnp.int32), {"preference": preference}
 
-    def score_batch(self, params: Params, batch: Pairs) -> Float[Array, " batch"]:
-        """P(y1 > y2), averaged over both orders."""
-        batch = preference_batch(batch)
-        return judge_pairs(
-            self.language_model, self.template, params, batch.prompt, batch.completion
-        )
+    def score_batch(self, params: Params, batch: Comparisons) -> Float[Array, " batch"]:
+        """Log-odds of P(y1 > y2), averaged over both orders: positive where y1 is better."""
+        preference = self.predict_batch_with_aux(params, batch)[1]["preference"]
+        return jnp.log(preference) - jnp.log1p(-preference)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class RewardModel(Model):
-    """Bradley-Terry: P(y1 > y2) = sigmoid(r(y1) - r(y2)), r the log-odds of the answer "good".
+    """Bradley-Terry: P(y1 > y2) = sigmoid(r(y1) - r(y2)), r the log-odds of the verdict "good".
 
     Attributes:
-      template: how a completion is read, and the two answers.
+      template: how a completion is read, and the two verdicts.
     """
 
     template: Template
+    kind = "a trained reward model"
+
+    def judge(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt_length"],
+        completion: Int[Array, "batch 2 length"],
+    ) -> Judgement:
+        """sigmoid(r(y1) - r(y2)), and both rewards."""
+        rewards = reward(self.language_model, self.template, params, prompt, completion)
+        return Judgement(jax.nn.sigmoid(rewards[:, 0] - rewards[:, 1]), rewards)
 
     def loss_fn(
-        self, params: Params, batch: Pairs, dropout_rng: PRNGKeyArray | None
+        self, params: Params, batch: Comparisons, dropout_rng: PRNGKeyArray | None
     ) -> LossAndMetrics:
         """Mean cross-entropy of the reward difference with the label."""
         batch = preference_batch(batch)
         pairs, _, length = batch.completion.shape
-        reward = answer_log_odds(
+        rewards = verdict_log_odds(
+            self.language_model,
             partial(self.language_model.score, params, dropout_key=dropout_rng),
             self.template,
             jnp.repeat(batch.prompt, 2, axis=0),
             batch.completion.reshape(2 * pairs, length),
         ).reshape(pairs, 2)
-        loss, metrics = _loss_and_metrics(reward[:, 0] - reward[:, 1], batch.preference)
-        return loss, {**metrics, "reward": Mean.of(reward)}
+        loss, metrics = _loss_and_metrics(rewards[:, 0] - rewards[:, 1], batch.preference)
+        return loss, {**metrics, "reward": Mean.of(rewards)}
 
     def predict_batch_with_aux(
-        self, params: Params, batch: Pairs, rng: PRNGKeyArray | None = None
+        self, params: Params, batch: Comparisons, rng: PRNGKeyArray | None = None
     ) -> tuple[Array, dict[str, Array]]:
         """Index of the better completion, and the rewards of both."""
         batch = preference_batch(batch)
-        reward = reward_completions(
-            self.language_model, self.template, params, batch.prompt, batch.completion
-        )
-        return jnp.argmax(reward, axis=1), {"reward": reward}
+        rewards = self.judge(params, batch.prompt, batch.completion).reward
+        return jnp.argmax(rewards, axis=1), {"reward": rewards}
 
-    def score_batch(self, params: Params, batch: Pairs) -> Float[Array, " batch"]:
+    def score_batch(self, params: Params, batch: Comparisons) -> Float[Array, " batch"]:
         """r(y1) - r(y2), the log-odds of the preference."""
-        reward = self.predict_batch_with_aux(params, batch)[1]["reward"]
-        return reward[:, 0] - reward[:, 1]
+        rewards = self.predict_batch_with_aux(params, batch)[1]["reward"]
+        return rewards[:, 0] - rewards[:, 1]
 
 
 def _parity(completion: Array) -> Array:

@@ -1,46 +1,94 @@
-"""The golden judge: ROUGE against the line that a human wrote. Stands in for a person in tests.
+"""ROUGE against the answers that people wrote, and the judge that it makes.
 
-It knows the author's own answer, so it judges what a learned annotator can only guess.
+The judge knows the author's own answer, so it judges what a learned judge can only guess: it stands
+in for a person where a study needs a golden judge.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
-from po_jax.judges.judge import AnnotatorError
+from jaxtyping import Float
+import numpy as np
+
+from po_jax.judges.judge import Judgement, Pairs
+from po_jax.vocabulary import Vocabulary
+
+MEASURES = ("rouge1", "rouge2", "rougeL")
+
+
+def rouge(
+    completions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    measures: Sequence[str] = MEASURES,
+) -> dict[str, Float[np.ndarray, " completions"]]:
+    """F-measures in [0, 100], with stemming, as T5's own evaluation has them.
+
+    Args:
+      completions: one text for each prompt.
+      answers: what people wrote for each; of several, the best match counts.
+      measures: of "rouge1", "rouge2" and "rougeL".
+
+    Raises:
+      ValueError: if the numbers of completions and of answers differ.
+    """
+    if len(completions) != len(answers):
+        raise ValueError(
+            f"rouge: expected answers for {len(completions)} completions, got {len(answers)}"
+        )
+    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
+
+    scorer = RougeScorer(list(measures), use_stemmer=True)
+    scores = [
+        scorer.score_multi(list(known), text)
+        for text, known in zip(completions, answers, strict=True)
+    ]
+    return {
+        measure: np.array([100.0 * score[measure].fmeasure for score in scores])
+        for measure in measures
+    }
 
 
 class RougeJudge:
-    """1, 0 or 1/2 by which of two answers has the higher ROUGE F-measure against the author's.
-
-    A callable on strings, for `CallableAnnotator` and for reports.
+    """1, 0 or 1/2 by which of two completions has the higher ROUGE against the author's answer.
 
     Args:
-      references: the author's answer to each prompt.
+      vocabulary: of the policies.
       measure: "rouge1", "rouge2" or "rougeL".
+
+    Raises:
+      ValueError: on an unknown measure, and when asked about a prompt without an answer.
     """
 
-    def __init__(self, references: Mapping[str, str], measure: str = "rougeL"):
-        from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
+    antisymmetric = True
 
-        self._references = references
+    def __init__(self, vocabulary: Vocabulary, measure: str = "rougeL"):
+        if measure not in MEASURES:
+            raise ValueError(f"RougeJudge: expected a measure of {MEASURES}, got {measure!r}")
+        self._vocabulary = vocabulary
         self._measure = measure
-        self._scorer = RougeScorer([measure])
+        self.name = f"ROUGE-{measure.removeprefix('rouge')} against the author's own answer"
 
-    def __call__(self, prompt: str, first: str, second: str) -> float:
-        """P(first > second).
+    def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
+        """Scores every completion once, when the answer is wanted."""
 
-        Raises:
-          AnnotatorError: if the prompt has no author's answer.
-        """
-        difference = self.score(prompt, first) - self.score(prompt, second)
-        return 0.5 if difference == 0.0 else float(difference > 0.0)
+        def finish() -> Judgement:
+            texts = pairs.completion_texts(self._vocabulary)
+            rows = pairs.asked()
+            answers = [self._answers(pairs, row) for row in rows]
+            scores = [
+                rouge([texts[row][place] for row in rows], answers, [self._measure])[self._measure]
+                for place in (0, 1)
+            ]
+            preference = np.full(len(texts), 0.5, np.float32)
+            preference[rows] = 0.5 * (1.0 + np.sign(scores[0] - scores[1]))
+            return Judgement(preference)
 
-    def score(self, prompt: str, answer: str) -> float:
-        """F-measure of the answer against the author's, in [0, 1].
+        return finish
 
-        Raises:
-          AnnotatorError: if the prompt has no author's answer.
-        """
-        if prompt not in self._references:
-            raise AnnotatorError(f"RougeJudge: no author's answer is known to {prompt[:200]!r}")
-        reference = self._references[prompt]
-        return self._scorer.score(reference, answer)[self._measure].fmeasure
+    def _answers(self, pairs: Pairs, row: int) -> Sequence[str]:
+        answers = pairs.texts.get("answers", {})
+        if not len(answers) or not answers[row]:
+            prompt = pairs.prompt_texts(self._vocabulary)[row]
+            raise ValueError(
+                f"RougeJudge: expected the author's answer to {prompt[:200]!r}, got none"
+            )
+        return answers[row]

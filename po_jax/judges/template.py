@@ -4,7 +4,7 @@ A template is the token ids around the fields, for example (in words)
 
     which is better? text: <prompt> first: <completion 1> second: <completion 2>
 
-with the two answers the judge chooses between, one token each. Composing happens on token ids,
+with the two verdicts the judge chooses between, one token each. Composing happens on token ids,
 inside jit, so that a judge which shares the policy's vocabulary never leaves the device.
 """
 
@@ -14,64 +14,65 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from po_jax.language_model import SpecialIds
 from po_jax.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Template:
-    """Token ids around the fields of a judge's input, and the ids of its two answers.
+    """Token ids around the fields of a judge's input, and the ids of its two verdicts.
 
     Attributes:
       pieces: the ids before each field; an empty tuple joins two fields directly.
-      answers: the ids that say "the first" and "the second" (or "good" and "bad").
-      eos_id: closes the input; dropped from the fields.
+      verdicts: the ids that say "the first" and "the second" (or "good" and "bad").
     """
 
     pieces: tuple[tuple[int, ...], ...]
-    answers: tuple[int, int]
-    eos_id: int = 1
+    verdicts: tuple[int, int]
 
     def __post_init__(self):
-        if self.answers[0] == self.answers[1]:
-            raise ValueError(f"Template: expected two different answers, got {self.answers}")
+        if self.verdicts[0] == self.verdicts[1]:
+            raise ValueError(f"Template: expected two different verdicts, got {self.verdicts}")
 
 
 def preference_template(
     vocabulary: Vocabulary,
     pieces: Sequence[str] = ("which is better? text: ", " first: ", " second: "),
-    answers: Sequence[str] = ("first", "second"),
+    verdicts: Sequence[str] = ("first", "second"),
 ) -> Template:
     """How a pairwise preference model reads: text, first and second completion.
 
     Args:
       vocabulary: of the judge.
       pieces: the words before each field.
-      answers: the words for either completion; each is known by its first token.
+      verdicts: the words for either completion; each is known by its first token.
 
     Raises:
-      ValueError: if the answers begin with the same token.
+      ValueError: if the verdicts begin with the same token.
     """
-    return _from_words(vocabulary, pieces, answers)
+    return _from_words(vocabulary, pieces, verdicts)
 
 
 def reward_template(
     vocabulary: Vocabulary,
     pieces: Sequence[str] = ("is this good? text: ", " answer: "),
-    answers: Sequence[str] = ("good", "bad"),
+    verdicts: Sequence[str] = ("good", "bad"),
 ) -> Template:
     """How a reward model reads: text and completion. Arguments as in `preference_template`."""
-    return _from_words(vocabulary, pieces, answers)
+    return _from_words(vocabulary, pieces, verdicts)
 
 
-def _from_words(vocabulary, pieces, answers):
-    first, second = (int(vocabulary.encode(answer)[0]) for answer in answers)
+def _from_words(vocabulary, pieces, verdicts):
+    first, second = (int(vocabulary.encode(verdict)[0]) for verdict in verdicts)
     return Template(
         pieces=tuple(tuple(int(token) for token in vocabulary.encode(piece)) for piece in pieces),
-        answers=(first, second),
+        verdicts=(first, second),
     )
 
 
-def compose(template: Template, *fields: Int[Array, "batch _"]) -> Int[Array, "batch length"]:
+def compose(
+    template: Template, ids: SpecialIds, *fields: Int[Array, "batch _"]
+) -> Int[Array, "batch length"]:
     """Pieces and fields in turn and a final EOS, without the fields' own padding and EOS.
 
     The length is the sum of all lengths: nothing is ever cut. Padding gathers on the right.
@@ -86,13 +87,13 @@ def compose(template: Template, *fields: Int[Array, "batch _"]) -> Int[Array, "b
         )
     batch = fields[0].shape[0]
 
-    def constant(ids: tuple[int, ...]) -> Array:
-        row = jnp.asarray(ids, dtype=fields[0].dtype)
-        return jnp.broadcast_to(row[None], (batch, len(ids)))
+    def constant(tokens: tuple[int, ...]) -> Array:
+        row = jnp.asarray(tokens, dtype=fields[0].dtype)
+        return jnp.broadcast_to(row[None], (batch, len(tokens)))
 
     parts = []
     for piece, field in zip(template.pieces, fields, strict=True):
-        parts += [constant(piece), jnp.where(field == template.eos_id, 0, field)]
-    joined = jnp.concatenate([*parts, constant((template.eos_id,))], axis=1)
-    order = jnp.argsort(joined == 0, axis=1, stable=True)
+        parts += [constant(piece), jnp.where(field == ids.eos, ids.pad, field)]
+    joined = jnp.concatenate([*parts, constant((ids.eos,))], axis=1)
+    order = jnp.argsort(joined == ids.pad, axis=1, stable=True)
     return jnp.take_along_axis(joined, order, axis=1)

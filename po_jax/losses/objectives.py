@@ -1,6 +1,7 @@
 """What a policy is trained on: the policy's log-probs of a pair and the batch, to a loss each.
 
 An algorithm binds one of these, with its coefficients, as the objective of `models.PolicyModel`.
+The strength of the regularisation, `tau`, is a number or a schedule of the training step.
 """
 
 from collections.abc import Callable
@@ -9,32 +10,47 @@ from jaxtyping import Array, Float
 
 from po_jax.logprobs import margin
 from po_jax.losses import pairwise, policy_gradient
-from po_jax.types import Coefficient, PreferenceBatch
+from po_jax.types import Coefficient, PreferenceBatch, Schedule
 
 Objective = Callable[[Float[Array, "batch 2"], PreferenceBatch], Float[Array, " batch"]]
+
+
+def at_step(coefficient: Coefficient | Schedule, batch: PreferenceBatch) -> Coefficient:
+    """A coefficient's value at the step of the batch.
+
+    Raises:
+      ValueError: if it is a schedule and the batch does not know its step.
+    """
+    if not callable(coefficient):
+        return coefficient
+    if batch.step is None:
+        raise ValueError("expected a batch that knows its step, for a schedule, got step None")
+    return coefficient(batch.step[0])
 
 
 def contrastive(
     policy: Float[Array, "batch 2"],
     batch: PreferenceBatch,
     *,
-    loss: Callable[[Float[Array, " batch"], Float[Array, " batch"]], Float[Array, " batch"]],
+    loss: Callable[..., Float[Array, " batch"]],
+    tau: Coefficient | Schedule,
 ) -> Float[Array, " batch"]:
-    """`loss(margin, preference)`: `gpo`, `ipo`, `dpo` or `slic` with its coefficients bound."""
-    return loss(margin(policy, batch.reference_logprob), batch.preference)
+    """`loss(margin, preference, tau=tau)`: `ipo`, `dpo`, `slic`, or `gpo` with its f bound."""
+    h = margin(policy, batch.reference_logprob)
+    return loss(h, batch.preference, tau=at_step(tau, batch))
 
 
 def nash_md(
-    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient
+    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient | Schedule
 ) -> Float[Array, " batch"]:
     """`nash_md_pg` of the first completion, drawn from the policy, against the second."""
     return policy_gradient.nash_md_pg(
-        policy[:, 0], batch.reference_logprob[:, 0], batch.preference, tau=tau
+        policy[:, 0], batch.reference_logprob[:, 0], batch.preference, tau=at_step(tau, batch)
     )
 
 
 def rlhf(
-    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient
+    policy: Float[Array, "batch 2"], batch: PreferenceBatch, *, tau: Coefficient | Schedule
 ) -> Float[Array, " batch"]:
     """`policy_gradient` on the batch's rewards, both completions drawn from the policy.
 
@@ -42,8 +58,10 @@ def rlhf(
       ValueError: if the batch holds no reward.
     """
     if batch.reward is None:
-        raise ValueError("rlhf: expected a batch with rewards, got None: use a reward annotator")
-    return policy_gradient.policy_gradient(policy, batch.reference_logprob, batch.reward, tau=tau)
+        raise ValueError("rlhf: expected a batch with rewards, got None: use a judge with rewards")
+    return policy_gradient.policy_gradient(
+        policy, batch.reference_logprob, batch.reward, tau=at_step(tau, batch)
+    )
 
 
 def slic_hf(

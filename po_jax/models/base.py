@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from po_jax.language_model import LanguageModel
 from po_jax.metrics import Metric
+from po_jax.partitioning import axis_metadata
 from po_jax.sampling import Strategy, sample
-from po_jax.t5.language_model import T5LM
 from po_jax.types import Params, PreferenceBatch
 
 LossAndMetrics = tuple[Float[Array, ""], dict[str, Metric]]
@@ -28,7 +29,7 @@ class Model:
       input_vocabulary, output_vocabulary: for T5X's infer script.
     """
 
-    language_model: T5LM
+    language_model: LanguageModel
     strategy: Strategy = Strategy(max_length=64, temperature=0.0)
     optimizer_def: Any = None
     feature_converter_cls: Callable[..., Any] | None = None
@@ -56,7 +57,10 @@ class Model:
         No parameter's shape depends on the inputs': these are T5X's to give and not used.
         """
         del input_shapes, input_types
-        return self.language_model.init_variables(rng)
+        return {
+            "params": self.language_model.init(rng),
+            "params_axes": axis_metadata(self.language_model.parameter_axes()),
+        }
 
     def parameter_axes(self) -> Any:
         """The tree of the parameters' logical axis names."""
@@ -82,10 +86,10 @@ class Model:
         """The predictions alone."""
         return self.predict_batch_with_aux(params, batch, rng)[0]
 
-    def _complete(
+    def _sample(
         self, params, prompt: Int[Array, "batch prompt"], max_length: int, rng
     ) -> tuple[Int[Array, "batch length"], dict[str, Float[Array, " batch"]]]:
-        """One completion a prompt, and its log-probability under the model."""
+        """One completion of each prompt, and its log-probability under the model."""
         rollout = sample(
             self.language_model,
             dataclasses.replace(self.strategy, max_length=max_length),

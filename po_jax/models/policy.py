@@ -46,7 +46,8 @@ class PolicyModel(Model):
         h = margin(policy, batch.reference_logprob)
         correct = (h > 0) == (batch.preference > 0.5)
         length = jnp.sum(batch.mask, axis=-1)
-        ended = jnp.any(batch.mask & (batch.completion == self.strategy.eos_id), axis=-1)
+        eos = self.language_model.special_ids.eos
+        ended = jnp.any(batch.mask & (batch.completion == eos), axis=-1)
         metrics = {
             "loss": loss,
             "margin": Mean.of(h),
@@ -66,7 +67,7 @@ class PolicyModel(Model):
     ) -> tuple[Array, dict[str, Array]]:
         """Completions of the prompts, and their log-probabilities."""
         prompt = preference_batch(batch).prompt
-        return self._complete(params, prompt, self.strategy.max_length, rng)
+        return self._sample(params, prompt, self.strategy.max_length, rng)
 
     def score_batch(
         self, params: Params, batch: PreferenceBatch | Mapping[str, Any]

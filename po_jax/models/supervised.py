@@ -89,22 +89,19 @@ class SupervisedModel(Model):
     ) -> tuple[Array, dict[str, Array]]:
         """Completions as long as the batch's targets may be, and their log-probabilities."""
         length = batch["decoder_input_tokens"].shape[-1]
-        return self._complete(params, batch["encoder_input_tokens"], length, rng)
+        return self._sample(params, batch["encoder_input_tokens"], length, rng)
 
     def logits(
         self, params: Params, batch: Features, dropout_rng: PRNGKeyArray | None = None
     ) -> Float[Array, "batch length vocab"]:
         """The network's output, with dropout if there is a key."""
-        dropout = {}
-        if dropout_rng is not None:
-            dropout = {"deterministic": False, "rngs": {"dropout": dropout_rng}}
-        return self.module.apply(
-            {"params": params},
+        return self.language_model.logits(
+            params,
             batch["encoder_input_tokens"],
             batch["decoder_input_tokens"],
-            batch.get("encoder_segment_ids"),
-            batch.get("decoder_segment_ids"),
-            **dropout,
+            input_segments=batch.get("encoder_segment_ids"),
+            decoder_segments=batch.get("decoder_segment_ids"),
+            dropout_key=dropout_rng,
         )
 
 

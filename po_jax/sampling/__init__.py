@@ -1,5 +1,7 @@
-"""Completions drawn from a policy, a reference, or their geometric mixture."""
+"""Completions drawn from a policy, a partner, or their geometric mixture."""
 
-from po_jax.sampling.mixture import Strategy, choose, sample
+from po_jax.sampling.mixture import sample
+from po_jax.sampling.sampler import Sampler
+from po_jax.sampling.strategy import Strategy
 
-__all__ = ["Strategy", "choose", "sample"]
+__all__ = ["Sampler", "Strategy", "sample"]

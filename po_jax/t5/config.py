@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-RELATIVE_BIASES = ("shared", "per_layer")
 REMAT_POLICIES = ("none", "minimal", "full")
 
 
@@ -29,8 +28,8 @@ class T5Config:
         `emb_dim ** -0.5` (T5 1.0); otherwise a separate head (T5 1.1).
       dtype: of the activations; parameters keep the dtype they are stored in, log-probabilities
         are float32 always.
-      relative_bias: `"shared"` by the layers of a stack (T5X's `examples/t5`), or one table a
-        layer (umT5, and T5X's `scalable_t5`).
+      shared_relative_bias: one table for all layers of a stack (T5X's `examples/t5`); otherwise
+        one for each layer (umT5, and T5X's `scalable_t5`).
       relative_buckets: buckets of the relative position bias.
       relative_max_distance: distance from which on all positions share a bucket.
       scan_layers: run each stack as one `scan` over parameters stacked on axis 1, as
@@ -53,7 +52,7 @@ class T5Config:
     dropout_rate: float = 0.1
     logits_via_embedding: bool = False
     dtype: Any = jnp.float32
-    relative_bias: str = "shared"
+    shared_relative_bias: bool = True
     relative_buckets: int = 32
     relative_max_distance: int = 128
     scan_layers: bool = False
@@ -78,16 +77,13 @@ class T5Config:
                 "T5Config.dtype: expected float32 or bfloat16, got float16, which T5's "
                 "feed-forward layer overflows."
             )
-        for name, choices in (
-            ("relative_bias", RELATIVE_BIASES),
-            ("remat_policy", REMAT_POLICIES),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"T5Config.{name}: expected one of {choices}, got {getattr(self, name)!r}."
-                )
-        if self.scan_layers and self.relative_bias != "per_layer":
+        if self.remat_policy not in REMAT_POLICIES:
             raise ValueError(
-                "T5Config: a scanned stack has one relative bias a layer, as T5X's scalable_t5; "
-                "expected relative_bias='per_layer' with scan_layers=True, got 'shared'."
+                f"T5Config.remat_policy: expected one of {REMAT_POLICIES}, got "
+                f"{self.remat_policy!r}."
+            )
+        if self.scan_layers and self.shared_relative_bias:
+            raise ValueError(
+                "T5Config: a scanned stack has a relative bias in each layer, as T5X's "
+                "scalable_t5; expected shared_relative_bias=False with scan_layers=True, got True."
             )

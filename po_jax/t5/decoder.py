@@ -61,7 +61,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = stack.attention(cfg)
         self.encoder_decoder_attention = stack.attention(cfg)
         self.mlp = stack.feed_forward(cfg)
-        if cfg.relative_bias == "per_layer":
+        if not cfg.shared_relative_bias:
             self.relpos_bias = stack.relative_bias(cfg, bidirectional=False)
 
     def cross_keys_values(self, carry, _, encoded, __):
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
 
     def setup(self):
         cfg = self.config
-        if cfg.relative_bias == "shared":
+        if cfg.shared_relative_bias:
             self.relpos_bias = stack.relative_bias(cfg, bidirectional=False)
         layer = stack.layer_class(
             cfg,
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
     def __call__(self, x, encoded, self_bias, cross_bias, deterministic):
         x = dropout(self, x, self.config.dropout_rate, deterministic)
         shared = None
-        if self.config.relative_bias == "shared":
+        if self.config.shared_relative_bias:
             shared = self.relpos_bias(x.shape[1], x.shape[1])
         context = DecoderContext(encoded, self_bias, shared, cross_bias)
         return self._stack(x, None, context, deterministic)[0]
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
     def step(self, x, cache):
         length = jax.tree.leaves(cache.own)[0].shape[-2]
         shared = None
-        if self.config.relative_bias == "shared":
+        if self.config.shared_relative_bias:
             shared = self.relpos_bias.row(cache.index, length)
         self_bias = stack.mask_bias(jnp.arange(length)[None, None] <= cache.index)
         context = DecoderContext(None, self_bias, shared, cache.cross_bias, cache.index)

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         cfg = self.config
         x = dropout(self, x, cfg.dropout_rate, deterministic)
         shared = None
-        if cfg.relative_bias == "shared":
+        if cfg.shared_relative_bias:
             shared = stack.relative_bias(cfg, bidirectional=True, name="relpos_bias")(
                 x.shape[1], x.shape[1]
             )

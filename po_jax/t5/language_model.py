@@ -1,4 +1,4 @@
-"""How the rest of po_jax sees a language model: what the sampler needs, and `score`."""
+"""T5 as a `po_jax.language_model.LanguageModel`."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from po_jax.language_model import SpecialIds
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
 from po_jax.partitioning import axis_names, shard
 from po_jax.t5.config import T5Config
@@ -48,17 +49,21 @@ class T5LM:
 
     @property
     def module(self) -> Transformer:
+        """The Flax module, which T5X asks whether its layers are scanned."""
         return Transformer(self.config)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def special_ids(self) -> SpecialIds:
+        """T5's: 0 pads and starts, 1 ends. Its network takes id 0 for padding."""
+        return SpecialIds()
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters, float32, with T5X's initial scales."""
-        return self.init_variables(key)["params"]
-
-    def init_variables(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """`params`, and `params_axes`, their logical axis names as Flax keeps them."""
-        tokens = jnp.ones((1, 1), jnp.int32)
-        variables = self.module.init(key, tokens, tokens)
-        return {"params": variables["params"], "params_axes": variables["params_axes"]}
+        return _init(self, key)["params"]
 
     def parameter_axes(self) -> Any:
         """The tree of the parameters' logical axis names, found without computing anything."""
@@ -91,7 +96,7 @@ class T5LM:
         return Encoded(states, prompt > 0)
 
     def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
-        """An empty cache for `samples` completions a prompt, of at most `max_length` tokens."""
+        """An empty cache for `samples` completions of each prompt, up to `max_length` tokens."""
         return self._apply(
             params, "prefill", None, encoded.states, encoded.mask, samples, max_length
         )
@@ -134,6 +139,27 @@ class T5LM:
             logprobs = chunked_token_logprobs(head, hidden, tokens, chunk=self.score_chunk)
         return jnp.where(mask, logprobs.reshape(completion.shape), 0.0)
 
+    def logits(
+        self,
+        params: Params,
+        inputs: Int[Array, "batch input_length"],
+        decoder_inputs: Int[Array, "batch length"],
+        *,
+        input_segments: Int[Array, "batch input_length"] | None = None,
+        decoder_segments: Int[Array, "batch length"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch length vocab"]:
+        """Teacher-forced logits, float32; segments tell packed examples apart."""
+        return self._apply(
+            params,
+            "__call__",
+            dropout_key,
+            inputs,
+            decoder_inputs,
+            input_segments,
+            decoder_segments,
+        )
+
     def _apply(self, params, method, dropout_key, *args):
         options = {}
         if dropout_key is not None:
@@ -141,7 +167,12 @@ class T5LM:
         return self.module.apply({"params": params}, *args, method=method, **options)
 
 
+def _init(model: T5LM, key: PRNGKeyArray) -> dict[str, Any]:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    return model.module.init(key, tokens, tokens)
+
+
 @functools.cache
 def _parameter_axes(model):
-    variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    variables = jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
     return axis_names(variables["params_axes"])

@@ -1,5 +1,6 @@
-"""Evaluations while training: what a policy answers to held-out prompts, and supervised losses."""
+"""Evaluations while training: what a policy answers to held-out prompts, and a model's own loss."""
 
+import dataclasses
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,14 +8,19 @@ import jax
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
-from po_jax.judges.judge import Annotator
+from po_jax.judges import Judge, Pairs, ask
+from po_jax.logprobs import kl_k1
 from po_jax.metrics import merge
 from po_jax.models.base import Model
-from po_jax.sampling import Strategy, sample
+from po_jax.partitioning import collect
+from po_jax.sampling import Sampler, Strategy
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
+from po_jax.types import Rollout
 from po_jax.vocabulary import Vocabulary, to_text
+
+Facts = dict[str, np.ndarray]  # a number for each prompt, by name
 
 
 @runtime_checkable
@@ -28,15 +34,17 @@ class Evaluation(Protocol):
 class PolicyEvaluation:
     """Fresh completions of held-out prompts: win rate over mu, KL to mu, entropy, length, EOS.
 
-    The prompts and the randomness are the same at every evaluation.
+    The prompts and the randomness are the same at every evaluation. KL and entropy are those of the
+    policy itself: where `strategy` changes the distribution that tokens are drawn from, they are
+    taken from further completions with nothing changed.
 
     Args:
       run: the run that is evaluated.
       prompts: batches of held-out prompts.
-      strategy: how tokens are drawn.
+      strategy: how the completions that are judged and shown are drawn.
       vocabulary: of the policy, for the texts.
-      annotator: judges pi's completions against mu's; None for no win rate.
-      batches: how many batches of prompts.
+      judge: compares pi's completions with mu's; None for no win rate.
+      max_batches: how many batches of prompts.
       shown: how many prompts are shown with their completions.
     """
 
@@ -47,74 +55,72 @@ class PolicyEvaluation:
         prompts: BatchStream,
         strategy: Strategy,
         vocabulary: Vocabulary,
-        annotator: Annotator | None = None,
-        batches: int = 4,
+        judge: Judge | None = None,
+        max_batches: int = 4,
         shown: int = 4,
     ):
         self._run = run
-        self._prompts = list(islice(prompts.one_pass(), batches))
-        self._strategy = strategy
+        self._prompts = list(islice(prompts.one_pass(), max_batches))
+        self._sampler = Sampler(run.language_model, strategy, run.partitioner, prompts.batch_size)
         self._vocabulary = vocabulary
-        self._annotator = annotator
+        self._judge = judge
         self._shown = shown
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Samples, judges and counts."""
         facts, texts = [], []
         for index, batch in enumerate(self._prompts):
-            prompt = self._run.partitioner.distribute(batch.arrays["prompt"])
-            rollout = self._sample(index, state, prompt)
-            answer = None
-            if self._annotator is not None:
-                answer = self._annotator.begin(prompt, rollout.completion, rollout.mask)
-            facts.append(self._facts(batch, rollout, answer))
-            texts += self._texts(batch, rollout) if len(texts) < self._shown else []
+            rollout = self._draw(self._sampler, index, batch, state, "evaluation")
+            facts.append(self._facts(index, batch, state, rollout))
+            if len(texts) < self._shown:
+                texts += self._texts(batch, rollout)
         valid = np.concatenate([batch.valid for batch in self._prompts])
         return {
             name: float(np.concatenate([part[name] for part in facts])[valid].mean())
             for name in facts[0]
         }, "\n\n".join(texts[: self._shown])
 
-    def _sample(self, index: int, state: TrainState, prompt: jax.Array) -> Any:
-        """One completion of pi and one of mu for each prompt, in one program."""
-        beta = np.broadcast_to(np.float32([0.0, 1.0]), (prompt.shape[0], 2))
-        with self._run.partitioner.activate():
-            return sample(
-                self._run.language_model,
-                self._strategy,
-                state.params,
-                self._run.reference,
-                prompt,
-                self._run.partitioner.distribute(beta),
-                purpose_key(self._run.key, index, "evaluation"),
+    def _facts(self, index: int, batch: Batch, state: TrainState, rollout: Rollout) -> Facts:
+        """Numbers of every prompt of a batch."""
+        unchanged, fresh = self._sampler.strategy.unchanged, rollout
+        if self._sampler.strategy != unchanged:
+            sampler = dataclasses.replace(self._sampler, strategy=unchanged)
+            fresh = self._draw(sampler, index, batch, state, "kl")
+        answer = None
+        if self._judge is not None:
+            pairs = Pairs(
+                rollout.prompt, rollout.completion, rollout.mask, batch.texts, batch.valid
             )
-
-    def _facts(self, batch: Batch, rollout: Any, answer: Any) -> dict[str, np.ndarray]:
-        """Numbers of every prompt."""
-        policy, reference, tokens, mask = (
+            answer = ask(self._judge, pairs)
+        tokens, mask, policy, reference = (
             x[:, 0]
-            for x in jax.device_get(
-                (
-                    rollout.policy_logprob,
-                    rollout.reference_logprob,
-                    rollout.completion,
-                    rollout.mask,
-                )
+            for x in collect(
+                (rollout.completion, rollout.mask, fresh.policy_logprob, fresh.partner_logprob)
             )
         )
+        eos = self._run.language_model.special_ids.eos
         facts = {
-            "kl": (policy - reference).sum(axis=-1),
+            "kl": kl_k1(policy, reference).sum(axis=-1),
             "entropy": -policy.sum(axis=-1),
             "length": mask.sum(axis=-1),
-            "eos_rate": ((tokens == self._strategy.eos_id) & mask).any(axis=-1),
+            "eos_rate": ((tokens == eos) & mask).any(axis=-1),
         }
         if answer is not None:
-            facts["win_rate"] = np.asarray(jax.device_get(answer().preference))
+            facts["win_rate"] = collect(answer().preference)
         return facts
 
-    def _texts(self, batch: Batch, rollout: Any) -> list[str]:
-        completion = jax.device_get(rollout.completion)
+    def _draw(
+        self, sampler: Sampler, index: int, batch: Batch, state: TrainState, purpose: str
+    ) -> Rollout:
+        """One completion of pi and one of mu for each prompt, in one program."""
+        key = purpose_key(self._run.key, index, purpose)
+        return sampler.draw(
+            state.params, self._run.reference, batch.arrays["prompt"], (0.0, 1.0), key
+        )
+
+    def _texts(self, batch: Batch, rollout: Rollout) -> list[str]:
         texts = []
+        completion = collect(rollout.completion)
         for prompt, (own, reference) in zip(batch.arrays["prompt"], completion, strict=True):
             read = [to_text(self._vocabulary, tokens) for tokens in (prompt, own, reference)]
             texts.append("**prompt** {}\n\n**policy** {}\n\n**reference** {}".format(*read))
@@ -128,21 +134,21 @@ class SupervisedEvaluation:
       run: the run that is evaluated.
       model: what is trained.
       examples: batches of the held-out split.
-      batches: how many; None for all.
+      max_batches: how many; None for all.
     """
 
     def __init__(
-        self, run: Run, *, model: Model, examples: BatchStream, batches: int | None = None
+        self, run: Run, *, model: Model, examples: BatchStream, max_batches: int | None = None
     ):
         self._run = run
         self._examples = examples
-        self._batches = batches
+        self._max_batches = max_batches
         self._evaluate = jax.jit(lambda params, batch: model.eval_fn(params, batch)[1])
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Means over the examples."""
-        total = None
-        for batch in islice(self._examples.one_pass(), self._batches):
+        total: Any = None
+        for batch in islice(self._examples.one_pass(), self._max_batches):
             arrays = dict(batch.arrays)
             weights = arrays["decoder_loss_weights"]
             arrays["decoder_loss_weights"] = weights * batch.valid[:, None].astype(weights.dtype)
@@ -159,25 +165,28 @@ class JudgeEvaluation:
       run: the run that is evaluated.
       model: the preference or reward model that is trained.
       comparisons: batches of the held-out split.
-      batches: how many; None for all.
+      max_batches: how many; None for all.
     """
 
     def __init__(
-        self, run: Run, *, model: Model, comparisons: BatchStream, batches: int | None = None
+        self, run: Run, *, model: Model, comparisons: BatchStream, max_batches: int | None = None
     ):
         self._run = run
         self._comparisons = comparisons
-        self._batches = batches
+        self._max_batches = max_batches
         self._predict = jax.jit(model.predict_batch)
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
-        """Accuracy, in both orders where the judge reads pairs."""
+        """Accuracy, in both orders where the judge reads pairs; absent where all labels tie."""
         agreed = []
-        for batch in islice(self._comparisons.one_pass(), self._batches):
+        for batch in islice(self._comparisons.one_pass(), self._max_batches):
             with self._run.partitioner.activate():
                 better = self._predict(state.params, self._run.partitioner.distribute(batch.arrays))
             preference = batch.arrays["preference"]
             counted = batch.valid & (preference != 0.5)
-            agreed.append(((np.asarray(better) == 0) == (preference > 0.5))[counted])
+            agreed.append(((collect(better) == 0) == (preference > 0.5))[counted])
         agreed = np.concatenate(agreed)
-        return {"accuracy": float(agreed.mean()), "comparisons": float(len(agreed))}, ""
+        found = {"comparisons": float(len(agreed))}
+        if len(agreed):
+            found["accuracy"] = float(agreed.mean())
+        return found, ""

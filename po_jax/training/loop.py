@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import functools
-from pathlib import Path
 import time
 
+from etils import epath
 import jax
 import optax
 
@@ -46,33 +46,13 @@ class Updates:
     average_decay: float | None = None
 
 
-def train(
-    *,
-    model: Model,
-    optimizer: Callable[..., optax.GradientTransformation],
-    feed: Callable[[Run, BatchStream], Feed],
-    data: BatchStream,
-    partitioner: Partitioner,
-    model_dir: str,
-    total_steps: int,
-    initial_checkpoint_path: str | None = None,
-    reference_dtype: str | None = None,
-    random_seed: int = 0,
-    updates: Updates = Updates(),
-    checkpoints: Callable[[str], CheckpointManager] = CheckpointManager,
-    evaluations: Mapping[str, Callable[[Run], Evaluation]] | None = None,
-    log_period: int = 10,
-    eval_period: int = 100,
-    save_period: int = 1000,
-    started: Callable[[], None] = lambda: None,
-) -> TrainState:
-    """Trains to `total_steps`, from the newest checkpoint in `model_dir` if there is one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """One run of training; `train` begins or resumes it.
 
-    Returns the state it ends with, which is saved: at `total_steps`, or where a SIGTERM came.
-
-    Args:
+    Attributes:
       model: what is trained.
-      optimizer: makes the optimiser, given the parameters' axis names as `axes`.
+      optimizer: how.
       feed: makes the feed, given the run and `data`.
       data: batches by step.
       partitioner: the mesh and its rules.
@@ -90,76 +70,135 @@ def train(
       started: called after the first step of this process.
 
     Raises:
-      NonFiniteLoss: if a loss or gradient is not finite; the last good checkpoint stays.
-      CheckpointError: if a checkpoint cannot be saved, for example on a full disk.
-      ValueError: if a checkpoint does not fit the model, or the mesh cannot divide the batch.
+      ValueError: if the mesh cannot divide the batch.
     """
-    partitioner.check_batch(data.batch_size, updates.micro_batches)
-    key = jax.random.key(random_seed)
-    transformation = optimizer(axes=model.parameter_axes())
-    start = Start(
-        model,
-        transformation,
-        partitioner,
-        key,
-        average=updates.average_decay is not None,
-        checkpoint_path=initial_checkpoint_path,
-    )
-    manager = checkpoints(model_dir)
-    state = start.state(manager)
-    run = Run(
-        language_model=model.language_model,
-        load_reference=functools.partial(start.parameters, reference_dtype),
-        partitioner=partitioner,
-        key=key,
-        directory=Path(model_dir),
-    )
-    batches = feed(run, data)
-    asked = {name: make(run) for name, make in (evaluations or {}).items()}
-    train_step = make_train_step(
-        model, transformation, partitioner, start.shardings, **dataclasses.asdict(updates)
-    )
-    clock = StageClock()
-    step = first = int(state.step)
-    progress = Progress("training", total_steps)
-    reporter = Reporter(SummaryWriter(model_dir), progress, clock, log_period)
 
-    def save(results: Mapping[str, float]) -> None:
-        reporter.settle()
-        if step not in manager.steps:
-            batches.save()
-            manager.save(step, state, results)
+    model: Model
+    optimizer: optax.GradientTransformation
+    feed: Callable[[Run, BatchStream], Feed]
+    data: BatchStream
+    partitioner: Partitioner
+    model_dir: str
+    total_steps: int
+    initial_checkpoint_path: str | None = None
+    reference_dtype: str | None = None
+    random_seed: int = 0
+    updates: Updates = Updates()
+    checkpoints: Callable[[str], CheckpointManager] = CheckpointManager
+    evaluations: Mapping[str, Callable[[Run], Evaluation]] | None = None
+    log_period: int = 10
+    eval_period: int = 100
+    save_period: int = 1000
+    started: Callable[[], None] = lambda: None
 
-    with contextlib.closing(manager), Interruption() as interruption, reporter:
-        if first:
-            reporter.note(f"resuming from step {first} of {model_dir}")
-        while step < total_steps and interruption.signal is None:
-            try:
-                batch, facts = batches.batch(step, state, clock)
-            except Exception:
-                save({})  # the data or the annotator failed: the state is good
-                raise
-            began = time.monotonic()
-            state, metrics = train_step(state, batch, key)
-            clock.queued("updating", began, metrics)
-            step += 1
-            reporter.step(step, {**metrics, **facts})
-            if step == first + 1:
-                reporter.skip_times()
-                started()
-            last = step == total_steps
-            results = {}
-            if asked and (last or step % eval_period == 0):
-                reporter.settle()
-                began = time.monotonic()
-                for name, evaluation in asked.items():
-                    values, text = evaluation(state)
-                    reporter.evaluation(step, name, values, text)
-                    results |= {f"{name}/{key}": value for key, value in values.items()}
-                clock.queued("evaluating", began, ())
-            if last or step % save_period == 0:
-                save(results)
-        if interruption.signal is not None:
-            save({})
-            reporter.note(f"{interruption.signal}: saved step {step}; the same command resumes")
-    return state
+    def __post_init__(self):
+        self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
+
+    def train(self) -> TrainState:
+        """Trains to `total_steps`, from the newest checkpoint in `model_dir` if there is one.
+
+        Returns the state it ends with, which is saved: at `total_steps`, or where a SIGTERM came.
+
+        Raises:
+          NonFiniteLoss: if a loss or gradient is not finite; the last good checkpoint stays.
+          CheckpointError: if a checkpoint cannot be saved, for example on a full disk.
+          ValueError: if a checkpoint does not fit the model.
+        """
+        with contextlib.closing(_Training(self)) as training:
+            training.go_on()
+            return training.state
+
+
+class _Training:
+    """A run under way: the state, and whatever serves it."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._key = jax.random.key(trainer.random_seed)
+        start = Start(
+            trainer.model,
+            trainer.optimizer,
+            trainer.partitioner,
+            self._key,
+            average=trainer.updates.average_decay is not None,
+            checkpoint_path=trainer.initial_checkpoint_path,
+        )
+        self._manager = trainer.checkpoints(trainer.model_dir)
+        self.state = start.state(self._manager)
+        self._step = self._first = int(self.state.step)
+        run = Run(
+            language_model=trainer.model.language_model,
+            load_reference=functools.partial(start.parameters, trainer.reference_dtype),
+            partitioner=trainer.partitioner,
+            key=self._key,
+            directory=epath.Path(trainer.model_dir),
+        )
+        self._feed = trainer.feed(run, trainer.data)
+        self._evaluations = {name: make(run) for name, make in (trainer.evaluations or {}).items()}
+        self._train_step = make_train_step(
+            trainer.model,
+            trainer.optimizer,
+            trainer.partitioner,
+            start.shardings,
+            **dataclasses.asdict(trainer.updates),
+        )
+        self._clock = StageClock()
+        progress = Progress("training", trainer.total_steps)
+        writer = SummaryWriter(trainer.model_dir)
+        self._reporter = Reporter(writer, progress, self._clock, trainer.log_period)
+
+    def go_on(self) -> None:
+        """Steps until the end, or until somebody asks to stop."""
+        trainer, reporter = self._trainer, self._reporter
+        if self._first:
+            reporter.note(f"resuming from step {self._first} of {trainer.model_dir}")
+        with Interruption() as interruption, reporter:
+            while self._step < trainer.total_steps and interruption.signal is None:
+                self._take_step()
+                last = self._step == trainer.total_steps
+                results = {}
+                if self._evaluations and (last or self._step % trainer.eval_period == 0):
+                    results = self._evaluate()
+                if last or self._step % trainer.save_period == 0:
+                    self._save(results)
+            if interruption.signal is not None:
+                self._save({})
+                reporter.note(
+                    f"{interruption.signal}: saved step {self._step}; the same command resumes"
+                )
+
+    def _take_step(self) -> None:
+        try:
+            batch, facts = self._feed.batch(self._step, self.state, self._clock)
+        except Exception:
+            self._save({})  # the data or the judge failed: the state is good
+            raise
+        began = time.monotonic()
+        self.state, metrics = self._train_step(self.state, batch, self._key)
+        self._clock.queued("updating", began, metrics)
+        self._step += 1
+        self._reporter.step(self._step, {**metrics, **facts})
+        if self._step == self._first + 1:
+            self._reporter.skip_times()
+            self._trainer.started()
+
+    def _evaluate(self) -> dict[str, float]:
+        self._reporter.settle()
+        began = time.monotonic()
+        results = {}
+        for name, evaluation in self._evaluations.items():
+            values, text = evaluation(self.state)
+            self._reporter.evaluation(self._step, name, values, text)
+            results |= {f"{name}/{key}": value for key, value in values.items()}
+        self._clock.queued("evaluating", began, ())
+        return results
+
+    def _save(self, results: Mapping[str, float]) -> None:
+        self._reporter.settle()
+        if self._step not in self._manager.steps:
+            self._feed.save()
+            self._manager.save(self._step, self.state, results)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.close()

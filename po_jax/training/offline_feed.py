@@ -1,41 +1,42 @@
-"""Data as it comes from disk: for supervised models, and comparisons for offline algorithms."""
+"""Data as it comes from disk: as it is, or with log mu for offline algorithms."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 import time
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.data.corpus import BatchStream
+from po_jax.language_model import LanguageModel
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Metrics
 from po_jax.reporting.clock import StageClock
-from po_jax.t5.language_model import T5LM
 from po_jax.training.reference_cache import ReferenceCache
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch
 
 
-class SupervisedFeed:
-    """Hands batches to the devices as the data set has them.
+class DataFeed:
+    """Hands batches to the devices as the data set has them: for SFT and for judges.
 
     Args:
       run: the run that is fed.
-      examples: batches by step.
+      data: batches by step.
     """
 
-    def __init__(self, run: Run, examples: BatchStream):
+    def __init__(self, run: Run, data: BatchStream):
         self._run = run
-        self._examples = examples
+        self._data = data
 
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[Mapping[str, Array], Metrics]:
         """The batch of one step."""
-        return self._run.partitioner.distribute(self._examples.batch(step).arrays), {}
+        return self._run.partitioner.distribute(self._data.batch(step).arrays), {}
 
     def save(self) -> None:
         """Nothing needs to be kept beside a checkpoint."""
@@ -49,26 +50,22 @@ class OfflineFeed:
       comparisons: batches by step, of prompt, completion, mask and preference.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        comparisons: BatchStream,
-    ):
+    def __init__(self, run: Run, comparisons: BatchStream):
         self._run = run
         self._comparisons = comparisons
-        self._cache = ReferenceCache(run.directory / "reference_logprobs.npz")
+
+    @cached_property
+    def _cache(self) -> ReferenceCache:
+        file = self._run.directory / "reference_logprobs.npz"
+        return ReferenceCache(file, fingerprint(self._run.reference))
 
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step."""
         host = self._comparisons.batch(step).arrays
-        if "completion" not in host:
-            raise ValueError(
-                "OfflineFeed: expected comparisons (run an offline algorithm by "
-                f"gin/runs/offline.gin), got only {sorted(host)}"
-            )
-        batch = self._run.partitioner.distribute(host)
+        place = self._run.partitioner.distribute
+        batch = place(host)
 
         def score() -> Array:
             began = time.monotonic()
@@ -84,12 +81,10 @@ class OfflineFeed:
             return scores
 
         known = self._cache.lookup(host["prompt"], host["completion"], score)
-        reference_logprob = (
-            self._run.partitioner.distribute(known)
-            if isinstance(known, np.ndarray)
-            else jax.device_put(known, self._run.partitioner.batch)
-        )
-        return PreferenceBatch(**batch, reference_logprob=reference_logprob), {}
+        steps = place(np.full(len(host["prompt"]), step, np.int32))
+        # What was scored lies as the compiler left it.
+        reference_logprob = jax.device_put(place(known), self._run.partitioner.batch)
+        return PreferenceBatch(**batch, reference_logprob=reference_logprob, step=steps), {}
 
     def save(self) -> None:
         """Writes the cache; called before every checkpoint, so that a resumed run finds in it
@@ -99,7 +94,7 @@ class OfflineFeed:
 
 @partial(jax.jit, static_argnames="model")
 def score_reference(
-    model: T5LM,
+    model: LanguageModel,
     reference: Params,
     prompt: Int[Array, "batch prompt_length"],
     completion: Int[Array, "batch samples length"],

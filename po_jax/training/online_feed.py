@@ -14,17 +14,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from po_jax.data.corpus import BatchStream
-from po_jax.judges.judge import Annotator, Judgement
-from po_jax.logprobs import sequence_logprob
+from po_jax.data.corpus import Batch, BatchStream
+from po_jax.judges import Judge, Judgement, Pairs, ask
+from po_jax.language_model import LanguageModel
+from po_jax.logprobs import kl_k1, sequence_logprob
 from po_jax.metrics import Mean, Metrics
 from po_jax.reporting.clock import StageClock
-from po_jax.sampling import Strategy, sample
-from po_jax.t5.language_model import T5LM
+from po_jax.sampling import Sampler, Strategy
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
+from po_jax.training.schedules import at_step
 from po_jax.training.state import TrainState
-from po_jax.types import Params, PreferenceBatch, Rollout
+from po_jax.types import Params, PreferenceBatch, Rollout, Schedule
+
+Weight = float | int | Schedule
 
 
 class OnlineFeed:
@@ -33,17 +36,18 @@ class OnlineFeed:
     Args:
       run: the run that is fed.
       prompts: batches of prompts by step.
-      annotator: judges the pairs.
-      strategy: how tokens are drawn.
-      beta: weight of the partner in the mixture that y1 and y2 are drawn from, each in [0, 1].
-      partner: "reference", mu itself, or "average", the train state's moving average of pi.
+      annotator: judges the pairs; in both orders, unless it is antisymmetric.
+      strategy: the completions' length; tokens must be drawn from the mixture itself.
+      betas: weight of the partner in the mixture that y1 and y2 are drawn from, each in [0, 1], a
+        number or a schedule of the step.
+      against_average: the partner is the train state's moving average of pi, in place of mu.
       missing_eos_penalty: taken from the preference for a completion that was cut off before its
         EOS, in [0, 1], and from its reward.
-      pieces: parts that a batch is sampled in, one after the other, so that a host annotator
-        judges one while the device draws the next.
+      pieces: parts that a batch is sampled in, one after the other, so that a judge on the host
+        reads one while the devices draw the next.
 
     Raises:
-      ValueError: on a weight, partner or penalty out of range.
+      ValueError: on a weight, strategy, penalty or number of pieces out of range.
     """
 
     def __init__(
@@ -51,33 +55,36 @@ class OnlineFeed:
         run: Run,
         prompts: BatchStream,
         *,
-        annotator: Annotator,
+        annotator: Judge,
         strategy: Strategy,
-        beta: tuple[float, float],
-        partner: str = "reference",
+        betas: tuple[Weight, Weight],
+        against_average: bool = False,
         missing_eos_penalty: float = 0.0,
         pieces: int = 1,
     ):
-        for name, value in (("beta[0]", beta[0]), ("beta[1]", beta[1])):
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"OnlineFeed.{name}: expected a weight in [0, 1], got {value}")
+        for index, value in enumerate(betas):
+            if not callable(value) and not 0.0 <= value <= 1.0:
+                raise ValueError(
+                    f"OnlineFeed.betas[{index}]: expected a weight in [0, 1], got {value}"
+                )
+        if strategy != strategy.unchanged:
+            raise ValueError(
+                "OnlineFeed.strategy: expected tokens drawn from the policy itself (temperature 1, "
+                f"nothing truncated, no least length), which the losses assume, got {strategy}"
+            )
         if not 0.0 <= missing_eos_penalty <= 1.0:
             raise ValueError(
                 "OnlineFeed.missing_eos_penalty: expected a share in [0, 1], got "
                 f"{missing_eos_penalty}"
-            )
-        if partner not in ("reference", "average"):
-            raise ValueError(
-                f"OnlineFeed.partner: expected 'reference' or 'average', got {partner!r}"
             )
         if pieces < 1:
             raise ValueError(f"OnlineFeed.pieces: expected at least 1, got {pieces}")
         self._run = run
         self._prompts = prompts
         self._annotator = annotator
-        self._strategy = strategy
-        self._beta = beta
-        self._partner = partner
+        self._sampler = Sampler(run.language_model, strategy, run.partitioner, prompts.batch_size)
+        self._betas = betas
+        self._against_average = against_average
         self._penalty = missing_eos_penalty
         self._pieces = pieces
 
@@ -85,33 +92,29 @@ class OnlineFeed:
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
         """The batch of one step, drawn from `state.params`, and facts about its completions."""
-        prompts = np.split(self._prompts.batch(step).arrays["prompt"], self._pieces)
-        prompts = [self._run.partitioner.distribute(prompt) for prompt in prompts]
+        host = self._prompts.batch(step)
+        betas = tuple(at_step(beta, step) for beta in self._betas)
         began = time.monotonic()
-        rollouts = [self._sample(step, i, state, prompt) for i, prompt in enumerate(prompts)]
+        rollouts = self._draw(step, state, host, betas)
         clock.queued("sampling", began, rollouts)
         began = time.monotonic()
-        asked = [
-            self._annotator.begin(prompt, rollout.completion, rollout.mask)
-            for prompt, rollout in zip(prompts, rollouts, strict=True)
-        ]
-        judgement = _join([answer() for answer in asked])
+        judgement = self._judge(host, rollouts)
         on_host = isinstance(judgement.preference, np.ndarray)
         clock.queued("annotating", began, judgement, on_host)
         began = time.monotonic()
-        reference = self._run.reference if self._must_score else None
         with self._run.partitioner.activate():
-            batch, metrics = complete(
+            batch, metrics = make_batch(
                 self._run.language_model,
-                self._strategy.eos_id,
-                self._beta,
-                reference,
-                _join(prompts),
+                tuple(index for index, beta in enumerate(self._betas) if beta == 0),
+                self._run.reference if self._must_score else None,
                 _join(rollouts),
-                self._run.partitioner.distribute(judgement) if on_host else judgement,
+                self._run.partitioner.distribute(judgement),
                 jnp.float32(self._penalty),
+                jnp.int32(step),
             )
         clock.queued("scoring", began, metrics)
+        if any(callable(beta) for beta in self._betas):
+            metrics["beta"] = Mean.of(jnp.float32(betas))
         return jax.device_put(batch, self._run.partitioner.batch), metrics
 
     def save(self) -> None:
@@ -120,22 +123,34 @@ class OnlineFeed:
     @property
     def _must_score(self) -> bool:
         """Whether the decoding loop does not run mu, so that its log-probs are still to be had."""
-        return self._partner == "average" or not any(self._beta)
+        return self._against_average or not self._mixes
 
-    def _sample(self, step: int, piece: int, state: TrainState, prompt: Array) -> Rollout:
-        partner = state.average if self._partner == "average" else self._run.reference
-        key = jax.random.fold_in(purpose_key(self._run.key, step, "sampling"), piece)
-        beta = np.broadcast_to(np.float32(self._beta), (prompt.shape[0], 2))
-        with self._run.partitioner.activate():
-            return sample(
-                self._run.language_model,
-                self._strategy,
-                state.params,
-                partner if any(self._beta) else None,
-                prompt,
-                self._run.partitioner.distribute(beta),
-                key,
+    @property
+    def _mixes(self) -> bool:
+        return any(beta != 0 for beta in self._betas)
+
+    def _draw(
+        self, step: int, state: TrainState, host: Batch, betas: tuple[float, ...]
+    ) -> list[Rollout]:
+        partner = None
+        if self._mixes:
+            partner = state.average if self._against_average else self._run.reference
+        key = purpose_key(self._run.key, step, "sampling")
+        return [
+            self._sampler.draw(state.params, partner, prompt, betas, jax.random.fold_in(key, index))
+            for index, prompt in enumerate(np.split(host.arrays["prompt"], self._pieces))
+        ]
+
+    def _judge(self, host: Batch, rollouts: list[Rollout]) -> Judgement:
+        rows = np.split(np.arange(len(host.valid)), self._pieces)
+        asked = [
+            ask(
+                self._annotator,
+                Pairs(rollout.prompt, rollout.completion, rollout.mask, host.text_rows(part)),
             )
+            for part, rollout in zip(rows, rollouts, strict=True)
+        ]
+        return _join([answer().replace(by_order=None) for answer in asked])
 
 
 def _join(pieces: list[Any]) -> Any:
@@ -150,45 +165,52 @@ def _join(pieces: list[Any]) -> Any:
     return jax.tree.map(concatenate, *pieces)
 
 
-@partial(jax.jit, static_argnames=("model", "eos_id", "beta"))
-def complete(
-    model: T5LM,
-    eos_id: int,
-    beta: tuple[float, float],
+@partial(jax.jit, static_argnames=("model", "from_policy"))
+def make_batch(
+    model: LanguageModel,
+    from_policy: tuple[int, ...],
     reference: Params | None,
-    prompt: Int[Array, "batch prompt_length"],
     rollout: Rollout,
     judgement: Judgement,
     missing_eos_penalty: Float[Array, ""],
+    step: Int[Array, ""],
 ) -> tuple[PreferenceBatch, Metrics]:
     """Makes a batch of what was drawn and judged.
 
     Args:
       model: language model of the reference, static.
-      eos_id: ends a completion, static.
-      beta: weights that the two completions were drawn with, static.
-      reference: parameters of mu, to score with; None where the rollout holds log mu.
-      prompt: token ids.
-      rollout: two completions a prompt.
-      judgement: P(y1 > y2), and rewards if the annotator has them.
+      from_policy: which completions were drawn from the policy alone, static.
+      reference: parameters of mu, to score with; None where the rollout's partner is mu.
+      rollout: two completions of each prompt.
+      judgement: P(y1 > y2), and rewards if the judge has them.
       missing_eos_penalty: see `OnlineFeed`.
+      step: updates so far.
     """
+    mask = rollout.mask
     if reference is None:
-        reference_logprob = rollout.reference_logprob
+        reference_logprob = rollout.partner_logprob
     else:
-        reference_logprob = model.score(reference, prompt, rollout.completion, rollout.mask)
-    log_mu = sequence_logprob(reference_logprob, rollout.mask)
-    log_pi = sequence_logprob(rollout.policy_logprob, rollout.mask)
-    ended = jnp.any((rollout.completion == eos_id) & rollout.mask, axis=-1)
+        reference_logprob = model.score(reference, rollout.prompt, rollout.completion, mask)
+    log_mu = sequence_logprob(reference_logprob, mask)
+    log_pi = sequence_logprob(rollout.policy_logprob, mask)
+    ended = jnp.any((rollout.completion == model.special_ids.eos) & mask, axis=-1)
     preference, reward = penalise(judgement, ended, missing_eos_penalty)
-    batch = PreferenceBatch(prompt, rollout.completion, rollout.mask, preference, log_mu, reward)
+    batch = PreferenceBatch(
+        rollout.prompt,
+        rollout.completion,
+        mask,
+        preference,
+        log_mu,
+        reward,
+        jnp.broadcast_to(step, preference.shape),
+    )
     metrics = {
-        "entropy": Mean.of(-sequence_logprob(rollout.behaviour_logprob, rollout.mask)),
+        "entropy": Mean.of(-sequence_logprob(rollout.behaviour_logprob, mask)),
         "preference": Mean.of(preference),
     }
-    from_policy = [i for i in (0, 1) if beta[i] == 0.0]
     if from_policy:
-        metrics["kl"] = Mean.of(jnp.stack([log_pi[:, i] - log_mu[:, i] for i in from_policy]))
+        drawn = jnp.asarray(from_policy)
+        metrics["kl"] = Mean.of(kl_k1(log_pi[:, drawn], log_mu[:, drawn]))
     return batch, metrics
 
 

@@ -1,24 +1,21 @@
 """Reference log-probabilities of the data set's completions, computed once and kept on disk.
 
 Values are found by the content of prompt and completion, so shuffling, batching and resuming do
-not matter. Values read from disk are believed only after one batch of them was scored again: a
-file that belongs to another reference is dropped.
+not matter. The file names the reference that it belongs to by its fingerprint: of another reference
+nothing is taken.
 """
 
 from collections.abc import Callable
 import hashlib
 import logging
-import os
-from pathlib import Path
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
 logger = logging.getLogger(__name__)
-
-_TOLERANCE = 0.02  # nats; far below what another reference changes, above rounding of bfloat16
 
 Score = Callable[[], Float[Array, "batch samples"]]
 
@@ -27,15 +24,16 @@ class ReferenceCache:
     """log mu(y | x), summed over tokens, by the content of x and y.
 
     Args:
-      file: where the values are kept between runs; None keeps them in memory only.
+      file: where the values are kept between runs.
+      reference: fingerprint of the reference's parameters.
     """
 
-    def __init__(self, file: str | os.PathLike | None):
-        self._file = None if file is None else Path(file)
+    def __init__(self, file: epath.PathLike, reference: str):
+        self._file = epath.Path(file)
+        self._reference = reference
         self._values: dict[bytes, np.float32] = {}
         self._pending: tuple[list[list[bytes]], Array] | None = None
-        self._believed = True
-        if self._file is not None and self._file.exists():
+        if self._file.exists():
             self._read()
 
     def __len__(self) -> int:
@@ -61,9 +59,6 @@ class ReferenceCache:
         values = np.asarray(
             [[self._values.get(key, 0.0) for key in row] for row in keys], np.float32
         )
-        if not self._believed and known.any():
-            self._verify(values, known, score())
-            return self.lookup(prompt, completion, score)
         if known.all():
             return values
         scored = score()
@@ -73,13 +68,14 @@ class ReferenceCache:
     def save(self) -> None:
         """Writes the file anew, whole or not at all."""
         self._collect()
-        if self._file is None or not self._values:
+        if not self._values:
             return
         keys = np.frombuffer(b"".join(self._values), np.uint8).reshape(len(self._values), -1)
+        values = np.asarray([*self._values.values()], np.float32)
         temporary = self._file.with_suffix(".partial")
         with temporary.open("wb") as stream:
-            np.savez(stream, keys=keys, values=np.asarray([*self._values.values()], np.float32))
-        temporary.rename(self._file)
+            np.savez(stream, keys=keys, values=values, reference=np.array(self._reference))
+        temporary.replace(self._file)
 
     def _collect(self) -> None:
         """Takes in the values that the device has computed since; the first value stays."""
@@ -93,23 +89,16 @@ class ReferenceCache:
 
     def _read(self) -> None:
         try:
-            with np.load(self._file, allow_pickle=False) as content:
+            with self._file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+                reference = str(content["reference"])
                 keys, values = content["keys"], content["values"]
-            self._values = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
-            self._believed = False
         except Exception as error:  # a damaged archive raises many unrelated types
-            logger.warning("%s cannot be read (%s): values are computed anew", self._file, error)
-
-    def _verify(self, values: np.ndarray, known: np.ndarray, scored: Array) -> None:
-        difference = np.abs(jax.device_get(scored) - values)[known].max()
-        if difference > _TOLERANCE:
-            logger.warning(
-                "%s is of another reference (log-probabilities differ by %.3g): computed anew",
-                self._file,
-                difference,
-            )
-            self._values = {}
-        self._believed = True
+            logger.warning("%s cannot be read, its values are computed anew: %s", self._file, error)
+            return
+        if reference != self._reference:
+            logger.warning("%s is of another reference: computed anew", self._file)
+            return
+        self._values = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
 
 
 def _key(prompt: np.ndarray, completion: np.ndarray) -> bytes:

@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import PRNGKeyArray
 
+from po_jax.language_model import LanguageModel
 from po_jax.metrics import Metrics
 from po_jax.partitioning import Partitioner
 from po_jax.reporting.clock import StageClock
-from po_jax.t5.language_model import T5LM
 from po_jax.training.state import TrainState
 from po_jax.types import Params
 
@@ -28,7 +28,7 @@ class Run:
       directory: of the run's files.
     """
 
-    language_model: T5LM
+    language_model: LanguageModel
     load_reference: Callable[[], Params]
     partitioner: Partitioner
     key: PRNGKeyArray

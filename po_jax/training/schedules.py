@@ -1,11 +1,14 @@
 """Learning rates as functions of the step, with the names and values of T5X."""
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+from po_jax.types import Schedule
+
+
+def at_step(value: float | int | Schedule, step: int) -> float:
+    """A number, or a schedule's value at a step."""
+    return float(value(jnp.int32(step)) if callable(value) else value)
 
 
 def learning_rate_schedule(

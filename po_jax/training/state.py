@@ -1,12 +1,10 @@
 """What training changes and a checkpoint holds: step, parameters, optimiser, moving average."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
 import optax
 
 from po_jax.partitioning import Partitioner, optimizer_axis_names
@@ -59,30 +57,3 @@ def state_shardings(state: TrainState, axes: Any, partitioner: Partitioner) -> T
         optimizer_state=partitioner.shardings(state.optimizer_state, slots),
         average=None if state.average is None else params,
     )
-
-
-def initial_state(
-    init: Callable[[PRNGKeyArray], Params],
-    axes: Any,
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
-    key: PRNGKeyArray,
-    *,
-    average: bool = False,
-) -> TrainState:
-    """A fresh state, every leaf made in its place: no device ever holds a whole one.
-
-    Args:
-      init: makes the parameters.
-      axes: their axis names.
-      optimizer: their optimiser.
-      partitioner: the mesh and its rules.
-      key: for `init`.
-      average: keep a moving average of the parameters.
-    """
-
-    def create(key):
-        return TrainState.create(init(key), optimizer, average=average)
-
-    shardings = state_shardings(jax.eval_shape(create, key), axes, partitioner)
-    return jax.jit(create, out_shardings=shardings)(key)

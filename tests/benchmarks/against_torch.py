@@ -75,7 +75,7 @@ class Ours:
         self.model = T5LM(config)
         policy = PolicyModel(
             language_model=self.model,
-            objective=partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=TAU)),
+            objective=partial(objectives.contrastive, loss=pairwise.ipo, tau=TAU),
         )
         partitioner = make_partitioner(1, devices=jax.devices()[:1])
         axes = policy.parameter_axes()

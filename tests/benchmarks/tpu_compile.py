@@ -42,7 +42,7 @@ XXL = T5Config(
     num_decoder_layers=24,
     mlp_activations=("gelu", "linear"),
     dtype=jnp.bfloat16,
-    relative_bias="per_layer",
+    shared_relative_bias=False,
     scan_layers=True,
 )
 GIB = 2**30
@@ -52,9 +52,7 @@ def lower_step(model, partitioner, args):
     """An IPO step with Adafactor."""
     policy = PolicyModel(
         language_model=model,
-        objective=functools.partial(
-            objectives.contrastive, loss=functools.partial(pairwise.ipo, tau=0.1)
-        ),
+        objective=functools.partial(objectives.contrastive, loss=pairwise.ipo, tau=0.1),
     )
     axes = model.parameter_axes()
     optimizer = adafactor(1e-3, axes=axes)

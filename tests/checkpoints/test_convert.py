@@ -10,6 +10,7 @@ import pytest
 
 from launch import convert as program
 from po_jax.checkpoints import convert, safetensors, t5x_legacy
+from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.load import open_checkpoint
 
@@ -67,8 +68,8 @@ def test_nothing_is_overwritten(small, tmp_path, capsys):
 @pytest.mark.parametrize("format", convert.FORMATS)
 def test_a_failure_leaves_nothing_behind(small, tmp_path, format):
     source = tmp_path / "source"
-    convert.plan(small.directory, format="t5x").write(source)
-    conversion = convert.plan(source, format=format)
+    convert.plan(small.directory, Target(format="t5x")).write(source)
+    conversion = convert.plan(source, Target(format=format))
     chunk = source / "target.decoder.layers_0.mlp.wo.kernel" / "0.0"
     os.truncate(chunk, 40)  # damaged after it was opened
     with pytest.raises(ValueError, match="decoder.layers_0.mlp.wo.kernel: expected a readable"):
@@ -87,7 +88,7 @@ def test_a_writer_that_lies_is_caught(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(t5x_legacy, "write", careless)
     with pytest.raises(ValueError, match="encoder_norm.scale: expected the values of .* when read"):
-        convert.plan(small.directory, format="t5x").write(tmp_path / "out")
+        convert.plan(small.directory, Target(format="t5x")).write(tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -122,19 +123,19 @@ def test_half_precision_that_overflows_is_refused(small, tmp_path, capsys):
 )
 def test_options_that_do_not_fit(small, options, message):
     with pytest.raises(ValueError, match=message):
-        convert.plan(small.directory, **options)
+        convert.plan(small.directory, Target(**options))
 
 
 def test_families_hold_what_they_can(small, tmp_path):
-    convert.plan(small.directory, format="t5x", scanned=True).write(tmp_path / "stacked")
+    convert.plan(small.directory, Target(format="t5x", scanned=True)).write(tmp_path / "stacked")
     options = dict(format="hugging_face", family="umt5", like=small.directory)
-    as_umt5 = convert.plan(tmp_path / "stacked", **options)
-    assert as_umt5.config.relative_bias == "per_layer"
+    as_umt5 = convert.plan(tmp_path / "stacked", Target(**options))
+    assert not as_umt5.config.shared_relative_bias
     as_umt5.write(tmp_path / "umt5")
     assert open_checkpoint(tmp_path / "umt5").family == "umt5"
     with pytest.raises(ValueError, match="expected stacked layers"):
-        convert.plan(tmp_path / "umt5", format="t5x")
-    convert.plan(tmp_path / "umt5", format="t5x", scanned=True).write(tmp_path / "again")
+        convert.plan(tmp_path / "umt5", Target(format="t5x"))
+    convert.plan(tmp_path / "umt5", Target(format="t5x", scanned=True)).write(tmp_path / "again")
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):

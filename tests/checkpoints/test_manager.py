@@ -46,7 +46,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_the_best_may_be_the_smallest(tmp_path):
-    manager = CheckpointManager(tmp_path, keep=1, best="loss", mode="min")
+    manager = CheckpointManager(tmp_path, keep=1, best="loss", largest=False)
     for step, loss in enumerate([3.0, 1.0, 2.0], start=1):
         manager.save(step, state(step), {"loss": loss})
     manager.wait()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from po_jax.checkpoints import convert
+from po_jax.checkpoints.convert import Target
 
 t5x_checkpoints = pytest.importorskip("t5x.checkpoints", exc_type=ImportError)
 
@@ -16,7 +17,7 @@ def read(path):
 
 
 def test_t5x_reads_our_conversion_of_hugging_face(small, tmp_path):
-    convert.plan(small.directory, format="t5x").write(tmp_path / "checkpoint_0")
+    convert.plan(small.directory, Target(format="t5x")).write(tmp_path / "checkpoint_0")
     found = read(tmp_path / "checkpoint_0")
     assert found.keys() == {"state/step", *(f"target/{name}" for name in small.params)}
     for name, value in small.params.items():
@@ -28,7 +29,7 @@ def test_t5x_reads_our_copy_of_its_own(golden, tmp_path, tree):
     """From T5X's Orbax checkpoint to its legacy format, slots and all."""
     source = golden / "checkpoints" / f"{tree}_orbax"
     scanned = tree.endswith("scalable")
-    conversion = convert.plan(source, format="t5x", scanned=scanned, keep_slots=True)
+    conversion = convert.plan(source, Target(format="t5x", scanned=scanned, keep_slots=True))
     conversion.write(tmp_path / "checkpoint_3")
     found = read(tmp_path / "checkpoint_3")
     expected = read(golden / "checkpoints" / f"{tree}_legacy" / "checkpoint_3")

@@ -14,11 +14,11 @@ def leaves(arrays):
 
 
 def stacked(config):
-    return dataclasses.replace(config, scan_layers=True, relative_bias="per_layer")
+    return dataclasses.replace(config, scan_layers=True, shared_relative_bias=False)
 
 
 def per_layer(config):
-    return dataclasses.replace(config, relative_bias="per_layer")
+    return dataclasses.replace(config, shared_relative_bias=False)
 
 
 def assert_same(found, expected):

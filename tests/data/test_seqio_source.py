@@ -64,7 +64,7 @@ def test_prompts_come_with_their_texts(tasks):
     stream = seqio_source.stream("feed_b_prompts", "train", Prompts(LENGTHS), 3)
     batch = next(stream.one_pass())
     assert batch.texts["inputs"] == ["b0", "b1", "b2"]
-    assert batch.texts["references"] == [["z"]] * 3
+    assert batch.texts["answers"] == [["z"]] * 3
     assert [decode(ids) for ids in batch.arrays["prompt"]] == ["b0", "b1", "b2"]
 
 

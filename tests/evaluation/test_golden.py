@@ -1,11 +1,11 @@
 """The golden judge of a task's prompts, on text that its vocabulary cuts."""
 
 import numpy as np
+from po_jax.evaluation.golden import RougeJudge
 import pytest
 
 from po_jax.data.corpus import BatchStream, Corpus, Ragged
 from po_jax.data.layouts import Prompts
-from po_jax.evaluation.golden import golden_annotator
 
 WORDS = ["<pad>", "</s>", "red", "green", "blue", "old", "new"]
 
@@ -31,7 +31,7 @@ def prompts(references) -> BatchStream:
 
 def test_the_closer_to_the_reference_wins():
     stream = prompts([["old red"], ["new green", "old"], ["blue"]])
-    annotator = golden_annotator(stream, Words())
+    annotator = RougeJudge(stream, Words())
     prompt = np.concatenate([batch.arrays["prompt"] for batch in stream.one_pass()])[:3]
     completion = np.array([[[5, 2, 1], [6, 2, 1]], [[2, 1, 0], [6, 1, 0]], [[2, 1, 0], [3, 1, 0]]])
     answer = annotator.begin(prompt, completion, completion > 0)()
@@ -41,4 +41,4 @@ def test_the_closer_to_the_reference_wins():
 
 def test_a_prompt_without_reference_is_an_error():
     with pytest.raises(ValueError, match="expected a reference for 'blue red'"):
-        golden_annotator(prompts([["old"], ["new"], []]), Words())
+        RougeJudge(prompts([["old"], ["new"], []]), Words())

@@ -29,7 +29,7 @@ from po_jax.game.equilibrium import (
     stationary_point,
     total_variation,
 )
-from po_jax.game.language import Player, TableAnnotator
+from po_jax.game.language import Player, TableJudge
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
@@ -48,10 +48,16 @@ ACTIONS = len(TOKENS)
 SPEAKABLE = np.flatnonzero(~((TOKENS == 0) & MASK).any(axis=-1))
 MODEL = T5LM(
     T5Config(
-        vocab_size=5, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32,
-        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.0,
+        vocab_size=5,
+        emb_dim=16,
+        num_heads=2,
+        head_dim=8,
+        mlp_dim=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dropout_rate=0.0,
     )
-)  # fmt: skip
+)
 PROMPTS = np.array([[2, 3, 1], [3, 4, 1]], np.int32)
 PLAYERS = [Player(MODEL, jnp.asarray(prompt), TREE) for prompt in PROMPTS]
 LENGTHS = {"inputs": PROMPTS.shape[1], "targets": TOKENS.shape[1]}
@@ -204,7 +210,7 @@ def train(
         return OnlineFeed(
             run,
             data,
-            annotator=TableAnnotator(PLAYERS, _preferences(algorithm), REWARDS),
+            annotator=TableJudge(PLAYERS, _preferences(algorithm), REWARDS),
             strategy=Strategy(max_length=LENGTHS["targets"]),
             beta=algorithm.beta,
         )

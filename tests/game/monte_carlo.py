@@ -10,7 +10,7 @@ from scipy import stats
 
 from po_jax.game.equilibrium import Game
 from po_jax.game.gradients import expected_loss
-from po_jax.game.language import Player, TableAnnotator
+from po_jax.game.language import Player, TableJudge
 from po_jax.logprobs import sequence_logprob
 from po_jax.sampling import Strategy, sample
 from po_jax.types import PreferenceBatch
@@ -97,7 +97,7 @@ def _draw(contest, betas, batches, pairs, seed):
     # From [prompts, samples, length], a pair's samples side by side, to [rows, 2, length].
     rollout = jax.tree.map(lambda x: x.reshape(-1, 2, length), rollout)
     prompts = jnp.repeat(prompt, batches * pairs, axis=0)
-    annotator = TableAnnotator(
+    annotator = TableJudge(
         contest.players,
         [np.asarray(game.preference) for game in contest.games],
         [np.asarray(game.reward) for game in contest.games],

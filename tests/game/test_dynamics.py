@@ -5,7 +5,7 @@ import pytest
 
 from po_jax.game import preferences
 from po_jax.game.algorithms import ipo_md, nash_md_pg, rlhf
-from po_jax.game.dynamics import flow, measure, nash_md
+from po_jax.game.dynamics import euclidean, flow, measure, mirror, nash_md
 from po_jax.game.equilibrium import (
     against_mixture,
     exploitability,
@@ -25,7 +25,7 @@ def cyclic_game(tau=0.2):
     return make_game(preferences.cyclic(3, 0.8), STARTS[0], tau)
 
 
-@pytest.mark.parametrize("geometry", ["euclidean", "mirror"])
+@pytest.mark.parametrize("geometry", [euclidean, mirror])
 @pytest.mark.parametrize("start", STARTS)
 def test_online_ipo_reaches_the_regularised_nash_of_a_cyclic_game(start, geometry):
     game = cyclic_game()
@@ -50,7 +50,7 @@ def test_without_regularisation_self_play_never_gets_there():
         jnp.log(jnp.array(STARTS[1])),
         rate=0.02,
         steps=20_000,
-        geometry="mirror",
+        geometry=mirror,
     )
     assert measure(game, path)["exploitability"][-5000:].min() > 0.05
 
@@ -61,7 +61,7 @@ def test_both_mixture_algorithms_end_at_the_same_point_by_different_paths(algori
     # Nash-MD-PG's gradient is tau / 4 of the other's at beta = 0.
     rate = 0.02 if algorithm is ipo_md else 0.02 * 4 / tau
     path = flow(
-        algorithm(tau, beta), game, game.log_reference, rate=rate, steps=5000, geometry="mirror"
+        algorithm(tau, beta), game, game.log_reference, rate=rate, steps=5000, geometry=mirror
     )
     point = stationary_point(game, against_mixture(game, beta)).log_policy
     assert total_variation(path[-1], point) < 1e-8
@@ -85,7 +85,7 @@ def test_exact_nash_md_is_within_its_bound_of_nash(game, logits, rate):
 
 
 def test_rlhf_reaches_its_closed_form(game, logits):
-    path = flow(rlhf(game.tau), game, logits, rate=0.5, steps=1000, geometry="mirror")
+    path = flow(rlhf(game.tau), game, logits, rate=0.5, steps=1000, geometry=mirror)
     solution = jax.nn.log_softmax(game.log_reference + game.reward / game.tau)
     assert total_variation(path[-1], solution) < 1e-10
 

@@ -100,7 +100,7 @@ def test_rlhf_ascends_the_reward_minus_tau_kl(game, logits):
             partial(objectives.contrastive, loss=partial(pairwise.gpo, f=f, tau=0.7))
             for f in pairwise.CONVEX_FUNCTIONS.values()
         ),
-        partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=0.7)),
+        partial(objectives.contrastive, loss=pairwise.ipo, tau=0.7),
         partial(objectives.nash_md, tau=0.7),
         partial(objectives.slic_hf, delta=1.0, sft_weight=0.1),
     ],

@@ -5,7 +5,8 @@ import pytest
 
 from po_jax.game import preferences
 from po_jax.game.autoregressive import all_completions
-from po_jax.game.language import Player, TableAnnotator
+from po_jax.game.language import Player, TableJudge
+from po_jax.judges import Pairs
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
@@ -41,8 +42,8 @@ REWARDS = [np.arange(ACTIONS) + 0.5, np.arange(ACTIONS) + 1.0]
 
 
 @pytest.fixture
-def annotator(players):
-    return TableAnnotator(players, PREFERENCES, REWARDS)
+def judge(players):
+    return TableJudge(players, PREFERENCES, REWARDS)
 
 
 def test_the_listed_probabilities_are_all_there_are(players, params):
@@ -64,19 +65,22 @@ def test_a_game_has_the_models_probabilities_for_its_reference(players, params):
     np.testing.assert_array_equal(game.reward, REWARDS[1])
 
 
-def test_the_annotator_gives_back_the_tables_it_was_made_of(players, annotator):
+def test_the_judge_gives_back_the_tables_it_was_made_of(players, judge):
     for player, preference in zip(players, PREFERENCES, strict=True):
-        asked = preferences.from_annotator(
-            annotator, np.asarray(player.prompt), np.asarray(TREE.tokens), np.asarray(TREE.mask)
-        )
+        pairs = np.indices((ACTIONS, ACTIONS)).reshape(2, -1).T
+        prompt = np.tile(player.prompt, (len(pairs), 1))
+        judgement = judge.begin(
+            Pairs(prompt, np.asarray(TREE.tokens)[pairs], np.asarray(TREE.mask)[pairs])
+        )()
+        asked = judgement.preference.reshape(ACTIONS, ACTIONS)
         np.testing.assert_allclose(asked, preference, rtol=0, atol=1e-7)
 
 
-def test_the_annotator_tells_padding_from_words(players, annotator):
+def test_the_judge_tells_padding_from_words(players, judge):
     # Token 0 is a word where the mask says so: [0, EOS] is not [EOS].
     pair = jnp.array([[[0, 1], [1, 0]]], jnp.int32)
     mask = jnp.array([[[True, True], [True, False]]])
-    judgement = annotator.begin(players[1].prompt[None], pair, mask)()
+    judgement = judge.begin(Pairs(players[1].prompt[None], pair, mask))()
     position = {
         tuple(np.asarray(words)[np.asarray(kept)].tolist()): i
         for i, (words, kept) in enumerate(zip(TREE.tokens, TREE.mask, strict=True))
@@ -86,10 +90,10 @@ def test_the_annotator_tells_padding_from_words(players, annotator):
     np.testing.assert_allclose(judgement.reward, [[first + 1, second + 1]])
 
 
-def test_the_annotator_refuses_what_it_does_not_know(players, annotator):
-    ask = annotator.begin
+def test_the_judge_refuses_what_it_does_not_know(players, judge):
+    ask = judge.begin
     pair, mask = np.array([[[2, 1], [3, 1]]]), np.ones((1, 2, 2), bool)
     with pytest.raises(ValueError, match="a prompt of its tables"):
-        ask(np.array([[2, 2, 2]]), pair, mask)()
+        ask(Pairs(np.array([[2, 2, 2]]), pair, mask))()
     with pytest.raises(ValueError, match="a completion of its tables"):
-        ask(np.asarray(players[0].prompt)[None], np.array([[[1, 1], [3, 1]]]), mask)()
+        ask(Pairs(np.asarray(players[0].prompt)[None], np.array([[[1, 1], [3, 1]]]), mask))()

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from po_jax.game import preferences
-from po_jax.judges.judge import Judgement
 
 
 @pytest.mark.parametrize(
@@ -42,19 +41,3 @@ def test_arguments_out_of_range_are_refused():
         preferences.cyclic(3, 1.5)
     with pytest.raises(ValueError, match="within 1/2"):
         preferences.additive([0.0, 0.6])
-
-
-def test_an_annotator_is_asked_in_both_orders():
-    class FavoursTheFirst:
-        """0.6 + 0.1 (len(y1) - len(y2)): wrong by 0.1 in each order, right on average."""
-
-        def begin(self, prompt, completion, mask):
-            assert (prompt == np.array([4, 6])).all()
-            length = mask.sum(axis=-1)
-            return lambda: Judgement(preference=0.6 + 0.1 * (length[:, 0] - length[:, 1]))
-
-    completion = np.array([[1, 0, 0], [5, 1, 0], [3, 3, 1]])
-    matrix = preferences.from_annotator(
-        FavoursTheFirst(), np.array([4, 6]), completion, completion > 0
-    )
-    np.testing.assert_allclose(matrix, preferences.additive([0.1, 0.2, 0.3]), rtol=0, atol=1e-15)

@@ -16,7 +16,7 @@ from po_jax.game.algorithms import (
     online_dpo,
     rlhf,
 )
-from po_jax.game.dynamics import flow
+from po_jax.game.dynamics import flow, mirror
 from po_jax.game.equilibrium import (
     against_mixture,
     best_response,
@@ -105,7 +105,7 @@ def test_under_a_cyclic_preference_online_dpo_stops_away_from_nash():
     tau = 0.3
     game = make_game(preferences.cyclic(3, 0.8), [0.7, 0.2, 0.1], tau)
     assert slope(online_dpo(tau), game, nash(game).log_policy) > 0.01
-    path = flow(online_dpo(tau), game, game.log_reference, rate=2.0, steps=3000, geometry="mirror")
+    path = flow(online_dpo(tau), game, game.log_reference, rate=2.0, steps=3000, geometry=mirror)
     assert slope(online_dpo(tau), game, path[-1]) < 1e-12
     assert exploitability(game, path[-1]) > 0.03
     # No policy explains the preference: around a cycle, margins sum to 0 and its logits do not.
@@ -171,7 +171,7 @@ def test_online_dpo_cures_what_offline_dpo_leaves():
     offline_end = flow(offline, game, start, rate=2.0, steps=20_000)[-1]
     assert slope(offline, game, offline_end) < 1e-12
     assert total_variation(offline_end, solution) > 0.3
-    online_end = flow(online_dpo(0.5), game, start, rate=1.0, steps=4000, geometry="mirror")[-1]
+    online_end = flow(online_dpo(0.5), game, start, rate=1.0, steps=4000, geometry=mirror)[-1]
     assert total_variation(online_end, solution) < 1e-6
 
 

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from po_jax.judges.functions import CallableAnnotator, CallableReward
-from po_jax.judges.judge import AnnotatorError
+from po_jax.judges.functions import CallableJudge, CallableReward
+from po_jax.judges.judge import JudgeError
 
 PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
 COMPLETION = np.asarray(
@@ -36,7 +36,7 @@ def test_the_judge_reads_text_without_eos_and_padding():
         asked.append((prompt, first, second))
         return 0.25
 
-    judgement = CallableAnnotator(judge, WORDS, threads=1).begin(PROMPT, COMPLETION, MASK)()
+    judgement = CallableJudge(judge, WORDS, threads=1).begin(PROMPT, COMPLETION, MASK)()
     assert asked == [("5 6", "11", "12 13"), ("7", "14 15 16", ""), ("8 9 10", "17", "18")]
     np.testing.assert_array_equal(judgement.preference, np.float32([0.25, 0.25, 0.25]))
     assert judgement.reward is None
@@ -46,7 +46,7 @@ def test_both_orders_remove_the_favour_to_a_position():
     def longer_or_first(prompt, first, second):
         return np.clip(0.5 + 0.1 * (len(first) - len(second)) + 0.2, 0.0, 1.0)
 
-    annotator = CallableAnnotator(longer_or_first, WORDS, both_orders=True)
+    annotator = CallableJudge(longer_or_first, WORDS, both_orders=True)
     preference = annotator.begin(PROMPT, COMPLETION, MASK)().preference
     # By hand: lengths (2, 5), (8, 0), (2, 2); each order clipped, then averaged.
     expected = [(0.4 + 0.0) / 2, (1.0 + 1.0) / 2, (0.7 + 1 - 0.7) / 2]
@@ -69,7 +69,7 @@ def test_slow_calls_wait_together():
         return 1.0
 
     began = time.monotonic()
-    finish = CallableAnnotator(judge, WORDS, threads=3).begin(PROMPT, COMPLETION, MASK)
+    finish = CallableJudge(judge, WORDS, threads=3).begin(PROMPT, COMPLETION, MASK)
     assert finish().preference.tolist() == [1.0, 1.0, 1.0]
     assert time.monotonic() - began < 10
 
@@ -88,10 +88,10 @@ def broken(prompt, first, second):
     ],
 )
 def test_a_wrong_answer_names_the_pair(judge, message):
-    with pytest.raises(AnnotatorError, match=message):
-        CallableAnnotator(judge, WORDS).begin(PROMPT, COMPLETION, MASK)()
+    with pytest.raises(JudgeError, match=message):
+        CallableJudge(judge, WORDS).begin(PROMPT, COMPLETION, MASK)()
 
 
 def test_a_reward_must_be_finite():
-    with pytest.raises(AnnotatorError, match="got inf on prompt '5 6'"):
+    with pytest.raises(JudgeError, match="got inf on prompt '5 6'"):
         CallableReward(lambda *texts: float("inf"), WORDS).begin(PROMPT, COMPLETION, MASK)()

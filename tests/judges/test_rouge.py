@@ -2,7 +2,7 @@
 
 import pytest
 
-from po_jax.judges.judge import AnnotatorError
+from po_jax.judges.judge import JudgeError
 from po_jax.judges.rouge import RougeJudge
 
 
@@ -17,5 +17,5 @@ def test_the_answer_nearer_to_the_author_wins():
 
 
 def test_an_unknown_prompt_is_an_error():
-    with pytest.raises(AnnotatorError, match="no author's answer is known to 'y'"):
+    with pytest.raises(JudgeError, match="no author's answer is known to 'y'"):
         RougeJudge({"x": "z"})("y", "a", "b")

@@ -15,9 +15,9 @@ from __gin__ import dynamic_registration
 from po_jax.judges import functions
 from tests.launch import test_label
 
-ANNOTATOR = @functions.CallableAnnotator
-functions.CallableAnnotator.judge = @test_label.shorter
-functions.CallableAnnotator.vocabulary = %VOCABULARY
+ANNOTATOR = @functions.CallableJudge
+functions.CallableJudge.judge = @test_label.shorter
+functions.CallableJudge.vocabulary = %VOCABULARY
 """
 
 

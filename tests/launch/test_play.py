@@ -5,7 +5,7 @@ def test_play_writes_figures_and_facts(tmp_path, capsys):
     arguments = [
         "--gin_file=gin/runs/play.gin",
         f"--gin.OUTPUT_DIR='{tmp_path}/figures'",
-        "--gin.STUDIES=[@offline_studies.functions]",
+        "--gin.EXHIBITS=[@functions/exhibits.Exhibit()]",
     ]
     assert play.main(arguments) == 0
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"functions.png", "facts.md"}

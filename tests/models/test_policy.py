@@ -27,7 +27,7 @@ LANGUAGE_MODEL = T5LM(
         dropout_rate=0.5,
     )  # fmt: skip
 )
-IPO = partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=0.5))
+IPO = partial(objectives.contrastive, loss=pairwise.ipo, tau=0.5)
 MODEL = PolicyModel(
     language_model=LANGUAGE_MODEL, objective=IPO, strategy=Strategy(4, temperature=0.0)
 )

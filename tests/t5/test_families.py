@@ -66,9 +66,9 @@ def test_number_of_parameters(name):
 @pytest.mark.parametrize("name", sorted(UNPUBLISHED))
 def test_small_networks_build(name):
     config = network(f"gin/models/{name}.gin")
-    assert config.relative_bias == "shared" and not config.scan_layers
+    assert config.shared_relative_bias and not config.scan_layers
     assert describe.parameter_shapes(config)["token_embedder/embedding"] == (32128, config.emb_dim)
 
 
 def test_umt5_has_a_bias_in_every_layer():
-    assert network("gin/models/umt5/small.gin").relative_bias == "per_layer"
+    assert not network("gin/models/umt5/small.gin").shared_relative_bias

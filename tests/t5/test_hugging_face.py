@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from po_jax.checkpoints import convert, describe
+from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
@@ -116,7 +117,7 @@ def test_logits(family):
 @pytest.mark.parametrize("family", ["t5_1_0", "umt5"], indirect=True)
 def test_stacked_layers_have_the_same_logits(family):
     name, directory = family
-    model, params = parameters(directory, scan_layers=True, relative_bias="per_layer")
+    model, params = parameters(directory, scan_layers=True, shared_relative_bias=False)
     prompts, inputs = batch(model.config.vocab_size)
     expected = torch_logits(from_pretrained(name, directory), prompts, inputs)
     found = jax.jit(model.module.apply)({"params": params}, prompts, inputs)
@@ -156,8 +157,10 @@ def test_there_and_back_is_the_identity(family, tmp_path):
     expected = torch_logits(from_pretrained(name, directory), prompts, inputs)
     config = open_checkpoint(directory).config
     # Through T5X's format with stacked layers, and back to where it came from.
-    convert.plan(directory, format="t5x", scanned=True).write(tmp_path / "t5x")
-    convert.plan(tmp_path / "t5x", format="hugging_face", like=directory).write(tmp_path / "back")
+    convert.plan(directory, Target(format="t5x", scanned=True)).write(tmp_path / "t5x")
+    convert.plan(tmp_path / "t5x", Target(format="hugging_face", like=directory)).write(
+        tmp_path / "back"
+    )
     back = open_checkpoint(tmp_path / "back")
     assert dataclasses.replace(back.config, dropout_rate=config.dropout_rate) == config
     original = open_checkpoint(directory).parameters
@@ -174,7 +177,9 @@ def test_there_and_back_is_the_identity(family, tmp_path):
 def test_bfloat16(family, tmp_path):
     """Within twice the distance at which transformers' own bfloat16 lies from float32."""
     name, directory = family
-    convert.plan(directory, format="hugging_face", dtype="bfloat16").write(tmp_path / "half")
+    convert.plan(directory, Target(format="hugging_face", dtype="bfloat16")).write(
+        tmp_path / "half"
+    )
     model, params = parameters(tmp_path / "half", dtype=jnp.bfloat16)
     prompts, inputs = batch(model.config.vocab_size)
     exact = torch_logits(from_pretrained(name, directory), prompts, inputs)

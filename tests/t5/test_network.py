@@ -44,7 +44,7 @@ def stack_layers(flat, shapes):
 
 
 def scanned(golden, version, params, **options):
-    config = golden_config(golden, version, scan_layers=True, relative_bias="per_layer", **options)
+    config = golden_config(golden, version, scan_layers=True, shared_relative_bias=False, **options)
     tree = json.loads((golden / version / "scalable_params.json").read_text())["params"]
     shapes = {name: tuple(leaf["shape"]) for name, leaf in tree.items()}
     return Transformer(config), stack_layers(traverse_util.flatten_dict(params, sep="/"), shapes)
@@ -66,7 +66,7 @@ def arguments(batch):
 @pytest.mark.parametrize("layout", ["params", "scalable_params"])
 def test_parameter_tree_is_that_of_t5x(golden, version, layout):
     scan = layout == "scalable_params"
-    options = {"scan_layers": True, "relative_bias": "per_layer"} if scan else {}
+    options = {"scan_layers": True, "shared_relative_bias": False} if scan else {}
     module = Transformer(golden_config(golden, version, **options))
     tokens = jnp.ones((2, 3), jnp.int32)
     variables = jax.eval_shape(module.init, jax.random.key(0), tokens, tokens)
@@ -185,7 +185,7 @@ def test_minimal_remat_keeps_more_than_full_and_less_than_none():
                 num_encoder_layers=2,
                 num_decoder_layers=2,
                 scan_layers=True,
-                relative_bias="per_layer",
+                shared_relative_bias=False,
                 remat_policy=remat_policy,
             )
         )
@@ -282,7 +282,7 @@ def test_dropout_is_drawn_from_its_key_and_off_without_one(golden, getkey):
         ({"emb_dim": 0}, "emb_dim: expected a positive integer, got 0"),
         ({"dropout_rate": 1.0}, "dropout_rate: expected a rate"),
         ({"remat_policy": "some"}, "remat_policy: expected one of"),
-        ({"scan_layers": True}, "one relative bias a layer"),
+        ({"scan_layers": True}, "a relative bias in each layer"),
     ],
 )
 def test_a_configuration_out_of_range_is_named(option, complaint):

@@ -36,7 +36,7 @@ def test_document_and_summary():
     assert text(example["targets"]) == "Adds up the rows."
     example = only_example("docstrings_prompts", "validation")
     assert text(example["inputs"]) == "Empty rows too."
-    assert example["references"].tolist() == [b"Counts the rows."]
+    assert example["answers"].tolist() == [b"Counts the rows."]
 
 
 def test_comparisons_are_read_from_the_folder(cache):

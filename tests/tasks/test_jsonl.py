@@ -49,12 +49,12 @@ def test_demonstrations_and_prompts(comparisons):
         ("Say b.", "b"),
     ]
     prompts = examples("own_prompts", "validation")
-    assert [row["references"].tolist() for row in prompts] == [[b"a"], [b"b"]]
-    assert [len(row["references"]) for row in examples("own_prompts", "train")] == [0, 0, 0]
+    assert [row["answers"].tolist() for row in prompts] == [[b"a"], [b"b"]]
+    assert [len(row["answers"]) for row in examples("own_prompts", "train")] == [0, 0, 0]
 
 
 def test_rouge_is_computed_by_seqios_evaluator(comparisons):
-    raw = {"validation": {"inputs": "Say a b.", "targets": "a b", "references": ["a b", "q"]}}
+    raw = {"validation": {"inputs": "Say a b.", "targets": "a b", "answers": ["a b", "q"]}}
     result = seqio.test_utils.test_postprocessing("own_sft", raw, predict_output=["a b"])
     assert result == {"rouge1": 100, "rouge2": 100, "rougeL": 100}
 

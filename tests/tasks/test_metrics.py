@@ -16,9 +16,9 @@ def test_rouge_of_the_best_reference():
 
 
 def test_targets_are_all_references_and_predictions_are_stripped():
-    example = {"references": np.array([b"one", b"two"], object)}
-    assert metrics.references_or_prediction("one", example, is_target=True) == ["one", "two"]
-    assert metrics.references_or_prediction(" one\n", example) == "one"
+    example = {"answers": np.array([b"one", b"two"], object)}
+    assert metrics.answers_or_prediction("one", example, is_target=True) == ["one", "two"]
+    assert metrics.answers_or_prediction(" one\n", example) == "one"
 
 
 def test_preference_accuracy_counts_decided_comparisons():

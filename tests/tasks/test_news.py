@@ -17,7 +17,7 @@ def test_fields_become_features(module, fields):
     row = seqio.test_utils.test_preprocessing_single(f"{name}_sft", raw)
     assert row["inputs_pretokenized"] == b"summarize: A cat was lost."
     assert row["targets_pretokenized"] == b"Cat lost."
-    assert row["references"].tolist() == [b"Cat lost."]
+    assert row["answers"].tolist() == [b"Cat lost."]
     assert row["inputs"][-1] == row["targets"][-1] == 1
     prompt = seqio.test_utils.test_preprocessing_single(f"{name}_prompts", raw)
     assert prompt["inputs"].tolist() == row["inputs"].tolist()

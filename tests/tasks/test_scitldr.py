@@ -12,7 +12,7 @@ def test_a_paper():
     assert scitldr.paper(PAPER, "here") == {
         "inputs": "summarize: We study cats. They sleep.",
         "targets": "Cats sleep.",
-        "references": ["Cats sleep.", "On cats."],
+        "answers": ["Cats sleep.", "On cats."],
     }
 
 
@@ -35,6 +35,6 @@ def test_real_files_by_task(shared_data, monkeypatch):
     task = seqio.get_mixture_or_task("scitldr_sft")
     (batch,) = task.get_dataset(None, "validation", shuffle=False).ragged_batch(1000)
     assert batch["inputs"].shape[0] == 619
-    assert batch["references"].row_lengths().numpy().max() > 1
-    first = [references[0] for references in batch["references"].to_list()]
+    assert batch["answers"].row_lengths().numpy().max() > 1
+    first = [references[0] for references in batch["answers"].to_list()]
     assert first == batch["targets_pretokenized"].numpy().tolist()

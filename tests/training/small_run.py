@@ -36,7 +36,7 @@ MODEL = T5LM(
 LENGTHS = {"inputs": 6, "targets": 5}
 STRATEGY = Strategy(max_length=LENGTHS["targets"])
 TEMPLATE = Template(pieces=((20,), (21,), (22,)), answers=(18, 19))
-IPO = partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=0.1))
+IPO = partial(objectives.contrastive, loss=pairwise.ipo, tau=0.1)
 OPTIMIZER = partial(optimizers.adafactor, learning_rate=0.05)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.judges.judge import AnnotatorError, Judgement
+from po_jax.judges.judge import JudgeError, Judgement
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.reporter import NonFiniteLoss
@@ -144,10 +144,10 @@ def test_a_failing_annotator_loses_no_step(tmp_path):
         def begin(self, prompt, completion, mask):
             Failing.calls += 1
             if Failing.calls == 6:
-                raise AnnotatorError("no answer")
+                raise JudgeError("no answer")
             return small_run.judge().begin(prompt, completion, mask)
 
-    with pytest.raises(AnnotatorError, match="no answer"):
+    with pytest.raises(JudgeError, match="no answer"):
         small_run.ipo_md(tmp_path / "run", 6, Failing())
     assert CheckpointManager(tmp_path / "run").steps == [5]
     assert_equal(small_run.ipo_md(tmp_path / "run", 6), expected)

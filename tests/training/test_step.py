@@ -35,7 +35,7 @@ MODEL = T5LM(
 )
 POLICY = PolicyModel(
     language_model=MODEL,
-    objective=partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=0.5)),
+    objective=partial(objectives.contrastive, loss=pairwise.ipo, tau=0.5),
 )
 AXES = {"w": ("embed", "mlp"), "b": ("mlp",)}
 SGD = optax.sgd(1.0)  # its update is the gradient

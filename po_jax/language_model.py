@@ -1,0 +1,97 @@
+"""How everything but the networks knows a language model: pi(y | x) and the parts it is made of.
+
+`po_jax.t5.language_model.T5LM` is one. Another network needs these methods and no change elsewhere.
+"""
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from po_jax.types import Params
+
+Encoded = Any  # what a model knows of encoded prompts
+Cache = Any  # what a model keeps of the tokens that it was fed
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialIds:
+    """The token ids that mean no text; T5's by default.
+
+    Attributes:
+      pad: fills rows up; never part of a text.
+      eos: ends a text, and is part of it.
+      start: what the decoder is fed before the first token.
+    """
+
+    pad: int = 0
+    eos: int = 1
+    start: int = 0
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A conditional distribution over completions.
+
+    Hashable, so that it is a static argument of jitted functions; parameters are passed in. Rows
+    are prompt-major: all completions of the first prompt, then those of the second.
+
+    Attributes:
+      vocab_size: ids that it has embeddings for.
+      special_ids: padding, EOS, and the decoder's start.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def special_ids(self) -> SpecialIds: ...
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Fresh parameters."""
+
+    def parameter_axes(self) -> Any:
+        """The tree of the parameters' logical axis names."""
+
+    def for_sampling(self, params: Params) -> Params:
+        """The parameters as a decoding loop reads them, prepared once and not at every token."""
+
+    def encode(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Encoded:
+        """Encodes prompts, once for however many completions each has."""
+
+    def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
+        """An empty cache for `samples` completions of each prompt, up to `max_length` tokens."""
+
+    def extend(
+        self, params: Params, cache: Cache, tokens: Int[Array, "rows"]
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        """Feeds one token a row; logits of the next one, float32, and the longer cache."""
+
+    def score(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch samples length"]:
+        """log pi of every token of the completions, teacher-forced; 0 outside the mask."""
+
+    def logits(
+        self,
+        params: Params,
+        inputs: Int[Array, "batch input_length"],
+        decoder_inputs: Int[Array, "batch length"],
+        *,
+        input_segments: Int[Array, "batch input_length"] | None = None,
+        decoder_segments: Int[Array, "batch length"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch length vocab"]:
+        """Teacher-forced logits; segments tell packed examples apart."""

@@ -1,0 +1,81 @@
+"""Sampling as the rest of po_jax asks for it: any number of prompts, in batches, on a mesh."""
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+from jaxtyping import Int, PRNGKeyArray
+import numpy as np
+
+from po_jax.language_model import LanguageModel
+from po_jax.partitioning import Partitioner, collect, filled_batches
+from po_jax.sampling.mixture import sample
+from po_jax.sampling.strategy import Strategy
+from po_jax.types import Params, Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Draws completions of prompts from the mixture of a policy and a partner.
+
+    Attributes:
+      language_model: of policy and partner.
+      strategy: how tokens are drawn.
+      partitioner: the mesh and its rules.
+      batch_size: prompts at a time in `draw_all`, which fills up the last batch.
+    """
+
+    language_model: LanguageModel
+    strategy: Strategy
+    partitioner: Partitioner
+    batch_size: int
+
+    def draw(
+        self,
+        policy: Params,
+        partner: Params | None,
+        prompt: Int[np.ndarray, "batch prompt_length"],
+        beta: Sequence[float],
+        key: PRNGKeyArray,
+    ) -> Rollout:
+        """Queues the drawing for one batch of prompts, of any size, and returns at once.
+
+        Args:
+          policy: parameters of pi.
+          partner: parameters of mu, for beta > 0 or log mu of what is drawn; or None.
+          prompt: token ids.
+          beta: weight of the partner in the mixture that each of a prompt's completions is from.
+          key: randomness of all prompts.
+
+        Returns:
+          A rollout on the devices.
+
+        Raises:
+          ValueError: if the mesh cannot share out the batch, or on a beta that is out of range or
+            lacks a partner.
+        """
+        low, high = min(beta), max(beta)
+        if not 0.0 <= low <= high <= 1.0 or (partner is None and high > 0.0):
+            raise ValueError(
+                f"Sampler: expected beta in [0, 1], and a partner where it is not 0, got beta "
+                f"{tuple(beta)} and {'no' if partner is None else 'a'} partner"
+            )
+        weights = np.broadcast_to(np.float32(beta), (len(prompt), len(beta)))
+        prompt, weights = self.partitioner.distribute((prompt, weights))
+        with self.partitioner.activate():
+            return sample(self.language_model, self.strategy, policy, partner, prompt, weights, key)
+
+    def draw_all(
+        self,
+        policy: Params,
+        partner: Params | None,
+        prompt: Int[np.ndarray, "prompts prompt_length"],
+        beta: Sequence[float],
+        key: PRNGKeyArray,
+    ) -> Rollout:
+        """`draw` for any number of prompts, batch by batch; the rollout is in host memory."""
+        parts = [
+            self.draw(policy, partner, prompt[rows], beta, jax.random.fold_in(key, index))
+            for index, (rows, _) in enumerate(filled_batches(len(prompt), self.batch_size))
+        ]
+        return jax.tree.map(lambda *part: np.concatenate(part)[: len(prompt)], *collect(parts))
