@@ -51,6 +51,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hf": ["transformers>=5"],
+        "wandb": ["wandb>=0.20"],
     },
     entry_points={
         "console_scripts": [f"po-jax-{name} = launch.{name}:main" for name in COMMANDS],

@@ -9,12 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 450
+MAX_ARGUMENTS = 7
 
 # Parts of po_jax, from the most basic to the most composed: each imports only those before it.
 LAYERS = (
     "types",
     "metrics",
     "partitioning",
+    "reporting",
     "logprobs",
     "losses",
     "t5",
@@ -33,15 +35,18 @@ CORE = {"jax", "flax", "optax", "numpy", "jaxtyping"}
 EXTRAS = {
     "judges/rouge.py": {"rouge_score"},
     "checkpoints": {"orbax", "tensorstore", "safetensors", "msgpack", "ml_dtypes", "etils"},
+    "checkpoints/tokenizer.py": {"sentencepiece"},  # imported where a vocabulary is read
     "evaluation/rouge.py": {"rouge_score"},
     "metrics.py": {"clu"},
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
+    "reporting/tensorboard.py": {"tensorflow"},
+    "reporting/weights_and_biases.py": {"wandb"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
 OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}
-NEVER_IN_CORE = sorted(OUTSIDE_CORE | {"gin", "torch", "transformers", "clu"})
+NEVER_IN_CORE = sorted(OUTSIDE_CORE | {"gin", "torch", "transformers", "clu", "sentencepiece"})
 
 
 def _files(*folders: str) -> list[Path]:
@@ -121,3 +126,22 @@ def test_no_file_holds_two_ideas(folder):
     for path in _files(folder):
         lines = len(path.read_text().splitlines())
         assert lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def _functions(path: Path) -> list[ast.FunctionDef]:
+    """Functions and methods of a file, but for constructors."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    return [node for node in functions if node.name not in ("__init__", "__new__")]
+
+
+@pytest.mark.parametrize("folder", ["po_jax", "tasks", "launch"])
+def test_no_function_takes_more_than_seven_arguments(folder):
+    too_many = []
+    for path in _files(folder):
+        for function in _functions(path):
+            given = function.args
+            names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            if len(set(names) - {"self", "cls"}) > MAX_ARGUMENTS:
+                too_many.append(f"{path.relative_to(ROOT)}: {function.name}")
+    assert not too_many

@@ -11,7 +11,7 @@ from po_jax import partitioning
 from po_jax.partitioning import make_partitioner, shard
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor, adamw
+from po_jax.training.optimizers import Adafactor, adamw
 
 SMALL = dict(vocab_size=24, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16,
              num_encoder_layers=2, num_decoder_layers=2)  # fmt: skip
@@ -70,7 +70,7 @@ def test_every_parameter_has_names_that_the_rules_know(scanned):
 def test_slots_of_optimisers_are_sharded_like_their_parameters():
     params, names = variables(scan_layers=True, shared_relative_bias=False)
     optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), adafactor(0.1, names, beta1=0.9), adamw(0.1, names)
+        optax.clip_by_global_norm(1.0), Adafactor(0.1, names, beta1=0.9), adamw(0.1, names)
     )
     state = jax.eval_shape(optimizer.init, params)
     slots = partitioning.optimizer_axis_names(state, params, names)

@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 
 from po_jax.partitioning import make_partitioner
-from po_jax.sampling import Strategy, choose, sample
+from po_jax.sampling import Strategy, sample
+from po_jax.sampling.strategy import choose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from tests.t5.test_network import VERSIONS, golden_config, load_tree, packing, scanned
@@ -118,7 +119,7 @@ def test_log_probabilities_are_teacher_forced_ones(policies):
     log_pi = score(policies[0], PROMPT, rollout.completion, rollout.mask)
     log_mu = score(policies[1], PROMPT, rollout.completion, rollout.mask)
     np.testing.assert_allclose(rollout.policy_logprob, log_pi, atol=1e-5)
-    np.testing.assert_allclose(rollout.reference_logprob, log_mu, atol=1e-5)
+    np.testing.assert_allclose(rollout.partner_logprob, log_mu, atol=1e-5)
     exact_pi, exact_mu = (exact(TINY, params, PROMPT) for params in policies)
     index = {y: i for i, y in enumerate(ALL)}
     for row, column in itertools.product(range(2), range(3)):
@@ -163,7 +164,7 @@ def test_without_a_reference_only_the_policy_runs(policies):
     both = sample(TINY, Strategy(LENGTH), *policies, *args)
     alone = sample(TINY, Strategy(LENGTH), policies[0], None, *args)
     np.testing.assert_array_equal(alone.completion, both.completion)
-    assert alone.reference_logprob is None
+    assert alone.partner_logprob is None
 
     def products(reference):
         text = sample.lower(TINY, Strategy(LENGTH), policies[0], reference, *args).as_text()

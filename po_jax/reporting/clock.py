@@ -6,6 +6,7 @@ before it; where the queueing came later, the device had nothing to do in betwee
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 import time
@@ -15,18 +16,23 @@ import jax
 
 
 class StageClock:
-    """Seconds of each stage, and of the device's idleness."""
+    """Seconds of each stage, and of the device's idleness.
 
-    def __init__(self):
+    Args:
+      now: tells the time in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic):
+        self._now = now
         self._queue = SimpleQueue()
         self._lock = Lock()
         self._seconds = defaultdict(float)
         self._times = defaultdict(int)
-        self._free_since = time.monotonic()
+        self._free_since = now()
         Thread(target=self._watch, daemon=True, name="stage-clock").start()
 
     def queued(self, stage: str, began: float, results: Any, on_host: bool = False) -> None:
-        """Notes work queued at `began` (`time.monotonic()`), over when `results` are there.
+        """Notes work queued at `began`, by the clock's `now`, over when `results` are there.
 
         The results must not be donated to a later computation. Work of the host leaves the device
         idle as far as the device's own work does not overlap it.
@@ -63,7 +69,7 @@ class StageClock:
                 jax.block_until_ready(results)
             except Exception:  # the main thread meets the same error, with a better traceback
                 pass
-            ended = time.monotonic()
+            ended = self._now()
             with self._lock:
                 began = max(began, self._free_since)
                 self._seconds[stage] += ended - began

@@ -5,7 +5,8 @@ from io import TextIOBase
 import sys
 import time
 
-_SHOWN = ("loss", "margin", "accuracy", "kl", "win_rate")
+# What matters most comes first; of each group, the first that is known.
+_SHOWN = (("win_rate", "margin"), ("kl", "accuracy"), ("loss",), ("tokens_per_second",))
 
 
 def duration(seconds: int | float) -> str:
@@ -58,8 +59,10 @@ class Progress:
             self._stream.write(line + "\n")
         self._stream.flush()
 
-    def note(self, text: str) -> None:
-        """Prints a line of its own."""
+    def note(self, text: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Prints a line of its own, with all metrics; the lines to come show them, too."""
+        self._metrics = {**self._metrics, **(metrics or {})}
+        text = "  ".join([text, *_numbers(metrics or {})])
         if self._terminal and self._width:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
@@ -74,11 +77,16 @@ class Progress:
 
     def _line(self, step: int, now: float) -> str:
         parts = [f"{self._name} {step}/{self._total}"]
+        known = ([name for name in group if name in self._metrics] for group in _SHOWN)
+        parts += _numbers({names[0]: self._metrics[names[0]] for names in known if names})
         first, began = self._measured_from
         if step > first:
             pace = (now - began) / (step - first)
             parts.append(f"{pace:.2f} s/step" if pace > 1 else f"{1 / pace:.2f} steps/s")
             left = duration(pace * (self._total - step))
             parts.append(f"{duration(now - self._began)} so far, {left} left")
-        parts += [f"{name} {self._metrics[name]:.4g}" for name in _SHOWN if name in self._metrics]
         return "  ".join(parts)
+
+
+def _numbers(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in metrics.items()]

@@ -4,7 +4,7 @@ Every algorithm runs through here. What differs between them is bound from outsi
 its loss, and the feed that says where batches come from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from po_jax.partitioning import Partitioner
 from po_jax.reporting.clock import StageClock
 from po_jax.reporting.progress import Progress
 from po_jax.reporting.reporter import Reporter
-from po_jax.reporting.tensorboard import SummaryWriter
+from po_jax.reporting.writers import JsonLines, Maker, writers_of
 from po_jax.training.held_out import Evaluation
 from po_jax.training.interruption import Interruption
 from po_jax.training.run import Feed, Run
@@ -64,6 +64,7 @@ class Trainer:
       updates: how a batch becomes an update.
       checkpoints: makes the manager of `model_dir`.
       evaluations: by name, makers of what is asked every `eval_period` steps and at the end.
+      writers: make what keeps the run's records.
       log_period: steps between records of metrics.
       eval_period: steps between evaluations.
       save_period: steps between checkpoints; the last step is always saved.
@@ -86,6 +87,7 @@ class Trainer:
     updates: Updates = Updates()
     checkpoints: Callable[[str], CheckpointManager] = CheckpointManager
     evaluations: Mapping[str, Callable[[Run], Evaluation]] | None = None
+    writers: Sequence[Maker] = (JsonLines,)
     log_period: int = 10
     eval_period: int = 100
     save_period: int = 1000
@@ -144,8 +146,8 @@ class _Training:
         )
         self._clock = StageClock()
         progress = Progress("training", trainer.total_steps)
-        writer = SummaryWriter(trainer.model_dir)
-        self._reporter = Reporter(writer, progress, self._clock, trainer.log_period)
+        writers = writers_of(trainer.model_dir, trainer.writers, self._first)
+        self._reporter = Reporter(writers, progress, self._clock, trainer.log_period)
 
     def go_on(self) -> None:
         """Steps until the end, or until somebody asks to stop."""

@@ -1,10 +1,11 @@
 """Optimisers as optax transformations: Adafactor exactly as T5X runs it, and AdamW.
 
-Both take the parameters' logical axis names (the tree that `partitioning.axis_names` returns):
-these tell the axes of a layer's weights from the axis along which scanned layers are stacked.
+Both take the parameters' logical axis names (a language model's `parameter_axes()`): these tell
+the axes of a layer's weights from the axis along which scanned layers are stacked.
 """
 
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import flax
@@ -65,7 +66,7 @@ def _factored_axes(
     everything = tuple(range(len(shape)))
     unknown = sorted(set(names or ()) - FACTOR_RULES.keys())
     if unknown:
-        raise ValueError(f"adafactor: expected axes of {sorted(FACTOR_RULES)}, got {unknown}")
+        raise ValueError(f"Adafactor: expected axes of {sorted(FACTOR_RULES)}, got {unknown}")
     roles = [FACTOR_RULES[name] for name in names or ()]
     if len(shape) <= 2 and "batch" not in roles:
         if len(shape) < 2 or min(shape) < min_dim_size_to_factor:
@@ -74,7 +75,7 @@ def _factored_axes(
         return everything, ((row,), (column,))
     if len(roles) != len(shape):
         raise ValueError(
-            f"adafactor: expected an axis name for each axis of a parameter of shape "
+            f"Adafactor: expected an axis name for each axis of a parameter of shape "
             f"{tuple(shape)}, got {names}"
         )
     averaged = tuple(axis for axis in everything if roles[axis] != "batch")
@@ -83,23 +84,30 @@ def _factored_axes(
     return averaged, (rows, columns) if rows and columns else None
 
 
-def adafactor(
-    learning_rate: float | Schedule,
-    axes: Any = None,
-    *,
-    decay_rate: float = 0.8,
-    step_offset: int = 0,
-    beta1: float | None = None,
-    weight_decay_rate: float | None = None,
-    multiply_by_parameter_scale: bool = True,
-    clipping_threshold: float | None = 1.0,
-    min_dim_size_to_factor: int = 128,
-    epsilon1: float = 1e-30,
-    epsilon2: float = 1e-3,
-) -> optax.GradientTransformation:
+class _Methods(optax.GradientTransformation):
+    """A transformation whose two functions are methods of a subclass, which is a dataclass.
+
+    Optax's own are pairs of closures. This is such a pair too, so that optax takes it everywhere.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        del args, kwargs  # of the subclass's `__init__`, which runs after this
+
+        def init(params):
+            return self._init(params)
+
+        def update(grads, state, params):
+            return self._update(grads, state, params)
+
+        self = super().__new__(cls, init, update)
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor(_Methods):
     """Adafactor (arXiv 1804.04235, algorithms 4 and 5) with T5X's conventions.
 
-    Args:
+    Attributes:
       learning_rate: rate, or schedule; relative to the parameters' scale.
       axes: logical axis names of every parameter; needed for scanned layers only.
       decay_rate: the second moments of step t decay by 1 - t^-decay_rate.
@@ -112,54 +120,66 @@ def adafactor(
       epsilon1: added to squared gradients.
       epsilon2: least parameter scale.
 
-    Raises:
+    Raises (from `init` and `update`):
       ValueError: if a parameter of rank 3 or more has no axis names, or unknown ones.
     """
 
-    def plan(params):
-        names = jax.tree.map(lambda _: None, params) if axes is None else axes
-        return jax.tree.map(
-            lambda p, n: _factored_axes(p.shape, n, min_dim_size_to_factor), params, names
-        )
+    learning_rate: float | Schedule
+    axes: Any = None
+    _: dataclasses.KW_ONLY
+    decay_rate: float = 0.8
+    step_offset: int = 0
+    beta1: float | None = None
+    weight_decay_rate: float | None = None
+    multiply_by_parameter_scale: bool = True
+    clipping_threshold: float | None = 1.0
+    min_dim_size_to_factor: int = 128
+    epsilon1: float = 1e-30
+    epsilon2: float = 1e-3
 
-    def init(params):
+    def _init(self, params):
         slots = jax.tree.map(
-            lambda p, factored: _init_slots(p.shape, factored[1], beta1 is not None),
+            lambda p, factored: _init_slots(p.shape, factored[1], self.beta1 is not None),
             params,
-            plan(params),
+            self._factored(params),
         )
         return AdafactorState(step=jnp.zeros((), jnp.int32), param_states=slots)
 
-    def update_one(grad, slots, param, factored, rate, decay):
-        averaged, matrix = factored
-        param = param.astype(jnp.float32)
-        update, slots = _normalise(grad.astype(jnp.float32), slots, matrix, decay, epsilon1)
-        if clipping_threshold is not None:
-            size = _root_mean_square(update, averaged)
-            update = update / jnp.maximum(1.0, size / clipping_threshold)
-        if multiply_by_parameter_scale:
-            rate = rate * jnp.maximum(_root_mean_square(param, averaged), epsilon2)
-        update = rate * update
-        if beta1 is not None:
-            update = beta1 * slots.m + (1.0 - beta1) * update
-            slots = slots.replace(m=update)
-        if weight_decay_rate is not None:
-            update = update + weight_decay_rate * param
-        return -update, slots
-
-    def update(grads, state, params):
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
-        since = (state.step - step_offset).astype(jnp.float32)
-        decay = 1.0 - (since + 1.0) ** -decay_rate
+    def _update(self, grads, state, params):
+        rate = self.learning_rate
+        rate = rate(state.step) if callable(rate) else rate
+        since = (state.step - self.step_offset).astype(jnp.float32)
+        decay = 1.0 - (since + 1.0) ** -self.decay_rate
         tree = jax.tree.structure(params)
-        each = (tree.flatten_up_to(x) for x in (grads, state.param_states, params, plan(params)))
-        updates, slots = zip(
-            *(update_one(*one, rate, decay) for one in zip(*each, strict=True)), strict=True
-        )
+        trees = (grads, state.param_states, params, self._factored(params))
+        each = zip(*(tree.flatten_up_to(x) for x in trees), strict=True)
+        updates, slots = zip(*(self._update_one(*one, rate, decay) for one in each), strict=True)
         new_state = AdafactorState(step=state.step + 1, param_states=tree.unflatten(slots))
         return tree.unflatten(updates), new_state
 
-    return optax.GradientTransformation(init, update)
+    def _factored(self, params):
+        """The result of `_factored_axes` for every parameter."""
+        names = jax.tree.map(lambda _: None, params) if self.axes is None else self.axes
+        return jax.tree.map(
+            lambda p, n: _factored_axes(p.shape, n, self.min_dim_size_to_factor), params, names
+        )
+
+    def _update_one(self, grad, slots, param, factored, rate, decay):
+        averaged, matrix = factored
+        param = param.astype(jnp.float32)
+        update, slots = _normalise(grad.astype(jnp.float32), slots, matrix, decay, self.epsilon1)
+        if self.clipping_threshold is not None:
+            size = _root_mean_square(update, averaged)
+            update = update / jnp.maximum(1.0, size / self.clipping_threshold)
+        if self.multiply_by_parameter_scale:
+            rate = rate * jnp.maximum(_root_mean_square(param, averaged), self.epsilon2)
+        update = rate * update
+        if self.beta1 is not None:
+            update = self.beta1 * slots.m + (1.0 - self.beta1) * update
+            slots = slots.replace(m=update)
+        if self.weight_decay_rate is not None:
+            update = update + self.weight_decay_rate * param
+        return -update, slots
 
 
 def _init_slots(shape, matrix, momentum):

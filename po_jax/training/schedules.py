@@ -1,5 +1,7 @@
 """Learning rates as functions of the step, with the names and values of T5X."""
 
+import dataclasses
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -11,16 +13,8 @@ def at_step(value: float | int | Schedule, step: int) -> float:
     return float(value(jnp.int32(step)) if callable(value) else value)
 
 
-def learning_rate_schedule(
-    factors: str = "constant * linear_warmup * rsqrt_decay",
-    base_learning_rate: float = 0.5,
-    warmup_steps: int = 1000,
-    decay_factor: float = 0.5,
-    steps_per_decay: int = 20000,
-    steps_per_cycle: int = 100000,
-    step_offset: int = 0,
-    min_learning_rate: float = 1e-8,
-) -> Schedule:
+@dataclasses.dataclass(frozen=True)
+class LearningRate:
     """The product of the named factors, never less than `min_learning_rate`.
 
     With s = max(0, step - step_offset), w = `warmup_steps`, b = `base_learning_rate`:
@@ -36,32 +30,53 @@ def learning_rate_schedule(
     Raises:
       ValueError: if `factors` names anything else.
     """
-    known = {
-        "constant": lambda s: base_learning_rate,
-        "linear_warmup": lambda s: jnp.minimum(1.0, s / warmup_steps),
-        "linear_decay": lambda s: (
-            base_learning_rate
-            * jnp.minimum(s / warmup_steps, 1.0 + decay_factor * (warmup_steps - s))
-        ),
-        "rsqrt_decay": lambda s: 1.0 / jnp.sqrt(jnp.maximum(s, warmup_steps)),
-        "rsqrt_normalized_decay": lambda s: jnp.sqrt(warmup_steps / jnp.maximum(s, warmup_steps)),
-        "decay_every": lambda s: decay_factor ** (s // steps_per_decay),
-        "cosine_decay": lambda s: (
-            0.5 + 0.5 * jnp.cos(jnp.pi * (jnp.maximum(0.0, s - warmup_steps) / steps_per_cycle % 1))
-        ),
-    }
-    names = [name.strip() for name in factors.split("*")]
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"learning_rate_schedule: expected factors of {sorted(known)}, got {name!r}"
-            )
 
-    def schedule(step: Int[Array, ""]) -> Float[Array, ""]:
-        relative = jnp.maximum(0, step - step_offset).astype(jnp.float32)
+    factors: str = "constant * linear_warmup * rsqrt_decay"
+    base_learning_rate: float = 0.5
+    warmup_steps: int = 1000
+    decay_factor: float = 0.5
+    steps_per_decay: int = 20000
+    steps_per_cycle: int = 100000
+    step_offset: int = 0
+    min_learning_rate: float = 1e-8
+
+    def __post_init__(self):
+        for name in self._names():
+            if name not in _FACTORS:
+                raise ValueError(
+                    f"LearningRate: expected factors of {sorted(_FACTORS)}, got {name!r}"
+                )
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The rate at a step."""
+        since = jnp.maximum(0, step - self.step_offset).astype(jnp.float32)
         rate = jnp.float32(1.0)
-        for name in names:
-            rate = rate * known[name](relative)
-        return jnp.maximum(rate, min_learning_rate)
+        for name in self._names():
+            rate = rate * _FACTORS[name](self, since)
+        return jnp.maximum(rate, self.min_learning_rate)
 
-    return schedule
+    def _names(self) -> list[str]:
+        return [name.strip() for name in self.factors.split("*")]
+
+
+def _linear_decay(rate: LearningRate, s: Array) -> Array:
+    falling = 1.0 + rate.decay_factor * (rate.warmup_steps - s)
+    return rate.base_learning_rate * jnp.minimum(s / rate.warmup_steps, falling)
+
+
+def _cosine_decay(rate: LearningRate, s: Array) -> Array:
+    cycles = jnp.maximum(0.0, s - rate.warmup_steps) / rate.steps_per_cycle
+    return 0.5 + 0.5 * jnp.cos(jnp.pi * (cycles % 1))
+
+
+_FACTORS = {
+    "constant": lambda rate, s: rate.base_learning_rate,
+    "linear_warmup": lambda rate, s: jnp.minimum(1.0, s / rate.warmup_steps),
+    "linear_decay": _linear_decay,
+    "rsqrt_decay": lambda rate, s: 1.0 / jnp.sqrt(jnp.maximum(s, rate.warmup_steps)),
+    "rsqrt_normalized_decay": lambda rate, s: jnp.sqrt(
+        rate.warmup_steps / jnp.maximum(s, rate.warmup_steps)
+    ),
+    "decay_every": lambda rate, s: rate.decay_factor ** (s // rate.steps_per_decay),
+    "cosine_decay": _cosine_decay,
+}

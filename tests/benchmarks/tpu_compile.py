@@ -27,7 +27,7 @@ from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.config import REMAT_POLICIES, T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 from po_jax.training.state import TrainState, state_shardings
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
@@ -55,7 +55,7 @@ def lower_step(model, partitioner, args):
         objective=functools.partial(objectives.contrastive, loss=pairwise.ipo, tau=0.1),
     )
     axes = model.parameter_axes()
-    optimizer = adafactor(1e-3, axes=axes)
+    optimizer = Adafactor(1e-3, axes=axes)
     state = jax.eval_shape(
         lambda key: TrainState.create(model.init(key), optimizer), jax.random.key(0)
     )

@@ -14,7 +14,7 @@ from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 
 MODELS = ("t5_1_0", "t5_1_1")
 
@@ -101,7 +101,7 @@ def test_adafactor_slots(golden, model, kind):
     assert checkpoint.step == 3 and set(checkpoint.slots) == set(saved)
     for name, leaf in checkpoint.slots.items():
         np.testing.assert_array_equal(leaf.value(), saved[name], name)
-    shapes = jax.eval_shape(adafactor(0.001).init, like(network(golden, model)))
+    shapes = jax.eval_shape(Adafactor(0.001).init, like(network(golden, model)))
     ours = {name: leaf.shape for name, leaf in by_path(shapes.param_states).items()}
     assert ours == {name: leaf.shape for name, leaf in checkpoint.slots.items()}
 

@@ -18,7 +18,7 @@ from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.leaves import from_array
 from po_jax.checkpoints.load import load, open_checkpoint, place
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 from po_jax.training.state import TrainState
 
 
@@ -39,7 +39,7 @@ def assert_params(found, expected):
 
 def test_our_own_checkpoints_with_their_optimiser(small, like, tmp_path):
     params = jax.tree.map(jnp.asarray, nested(small.params))
-    state = TrainState.create(params, adafactor(0.01))
+    state = TrainState.create(params, Adafactor(0.01))
     slots = jax.tree.map(lambda slot: slot + 3, state.optimizer_state)
     manager = CheckpointManager(tmp_path)
     for step in (9, 10):  # 10 is the latest, though it sorts before 9

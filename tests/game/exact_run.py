@@ -235,7 +235,7 @@ def train(
 
 
 def _falling(learning_rate: float, steps: int) -> schedules.Schedule:
-    return schedules.learning_rate_schedule(
+    return schedules.LearningRate(
         "constant * cosine_decay",
         base_learning_rate=learning_rate,
         warmup_steps=0,

@@ -12,7 +12,7 @@ from po_jax.judges import PreferenceModel, RewardModel
 from po_jax.judges.template import Template, compose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 from po_jax.types import PreferenceBatch
 
 LANGUAGE_MODEL = T5LM(
@@ -123,7 +123,7 @@ def test_tied_labels_do_not_count_as_right_or_wrong(params):
 @pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
 def test_judges_learn_a_rule_even_if_the_better_one_always_comes_first(model, params):
     """Chance is 1/2; data are fresh at every step, so this is no memory."""
-    optimizer = adafactor(0.02)
+    optimizer = Adafactor(0.02)
 
     def chosen_first(seed):
         batch = pairs(seed, batch=64)

@@ -14,7 +14,7 @@ import pytest
 
 from po_jax.models import SupervisedModel
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
+from po_jax.training.optimizers import Adafactor
 from tests.t5.test_network import VERSIONS, golden_config, load_tree, packing, scanned
 
 
@@ -127,7 +127,7 @@ def test_three_adafactor_steps_are_those_of_t5x(case):
             continue
         late = tag == "finetune_step1000"
         model = case.model(z_loss=1e-4, loss_normalizing_factor=48 if late else None)
-        optimizer = adafactor(0.001, model.parameter_axes(), **rules)
+        optimizer = Adafactor(0.001, model.parameter_axes(), **rules)
         if clipped:
             optimizer = optax.chain(optax.clip_by_global_norm(1.0), optimizer)
         take_three_steps(case, model, optimizer, tag, 1000 if late else 0)
@@ -140,7 +140,7 @@ def test_adafactor_on_scanned_layers_is_that_of_t5x(golden, version):
     module, params = scanned(golden, version, load_tree(folder / "params.npz"))
     case = make_case(golden, folder, T5LM(module.config), params)
     model = case.model(z_loss=1e-4, loss_normalizing_factor=None)
-    optimizer = adafactor(0.001, model.parameter_axes())
+    optimizer = Adafactor(0.001, model.parameter_axes())
     take_three_steps(case, model, optimizer, "scalable_finetune", 0)
 
 

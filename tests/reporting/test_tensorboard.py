@@ -1,32 +1,31 @@
-"""Event files, read back by TensorFlow's own reader, and the lines beside them."""
+"""Event files, read back by TensorFlow's own reader."""
 
-import json
+import sys
 
 import pytest
 
-from po_jax.reporting.tensorboard import SummaryWriter, masked_crc32c
+from po_jax.reporting.tensorboard import TensorBoard
 
 
-def test_the_checksum_is_crc32c():
-    crc = 0xE3069283  # the check value of CRC-32C (RFC 3720, B.4) for "123456789"
-    expected = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-    assert masked_crc32c(b"123456789") == expected
-
-
-def test_tensorflow_reads_what_was_written(tmp_path):
+def events(folder):
+    """All events of a folder's files, in the order in which TensorBoard reads them."""
     tf = pytest.importorskip("tensorflow")
-    writer = SummaryWriter(tmp_path)
-    writer.scalars(3, {"loss": 0.5, "kl": 2.25})
-    writer.scalars(300, {"win_rate": 0.75}, split="held_out")
-    writer.text(300, "samples", "ein Satz — " * 50)
-    writer.close()
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        yield from tf.compat.v1.train.summary_iterator(str(path))
 
-    (file,) = tmp_path.glob("events.out.tfevents.*")
-    version, *events = tf.compat.v1.train.summary_iterator(str(file))
+
+def test_tensorflow_reads_what_was_written_as_soon_as_it_is(tmp_path):
+    pytest.importorskip("tensorflow")
+    writer = TensorBoard(tmp_path / "run")
+    writer.scalars(3, "train", {"loss": 0.5, "kl": 2.25})
+    writer.scalars(300, "held_out", {"win_rate": 0.75})
+    writer.text(300, "samples", "ein Satz — " * 50)
+
+    version, *records = events(tmp_path / "run")
     assert version.file_version == "brain.Event:2"
     found = {
         (event.step, value.tag): value.simple_value or value.tensor.string_val[0].decode()
-        for event in events
+        for event in records
         for value in event.summary.value
     }
     assert found == {
@@ -35,9 +34,22 @@ def test_tensorflow_reads_what_was_written(tmp_path):
         (300, "held_out/win_rate"): 0.75,
         (300, "samples"): "ein Satz — " * 50,
     }
-    assert events[-1].summary.value[0].metadata.plugin_data.plugin_name == "text"
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [
-        {"step": 3, "split": "train", "loss": 0.5, "kl": 2.25},
-        {"step": 300, "split": "held_out", "win_rate": 0.75},
-    ]
+    assert records[-1].summary.value[0].metadata.plugin_data.plugin_name == "text"
+
+
+def test_a_resumed_run_says_from_where_older_events_are_void(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    killed = TensorBoard(tmp_path, 0)
+    killed.scalars(6, "train", {"loss": 0.5})
+    resumed = TensorBoard(tmp_path, 4)
+    resumed.scalars(5, "train", {"loss": 0.25})
+    # TensorBoard drops events of the START's step and of later ones.
+    start = tf.compat.v1.SessionLog.START
+    found = [(event.step, event.session_log.status == start) for event in events(tmp_path)]
+    assert found == [(0, False), (1, True), (6, False), (0, False), (5, True), (5, False)]
+
+
+def test_without_tensorflow_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ValueError, match="install tensorflow, or leave this writer out"):
+        TensorBoard(tmp_path)

@@ -14,7 +14,7 @@ import numpy as np
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream, Corpus, Ragged
-from po_jax.judges.learned import PreferenceAnnotator
+from po_jax.judges import LearnedJudge, PreferenceModel
 from po_jax.judges.template import Template
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
@@ -35,9 +35,9 @@ MODEL = T5LM(
 )  # fmt: skip
 LENGTHS = {"inputs": 6, "targets": 5}
 STRATEGY = Strategy(max_length=LENGTHS["targets"])
-TEMPLATE = Template(pieces=((20,), (21,), (22,)), answers=(18, 19))
+TEMPLATE = Template(pieces=((20,), (21,), (22,)), verdicts=(18, 19))
 IPO = partial(objectives.contrastive, loss=pairwise.ipo, tau=0.1)
-OPTIMIZER = partial(optimizers.adafactor, learning_rate=0.05)
+OPTIMIZER = optimizers.Adafactor(0.05)
 
 
 def sequences(rng, count, longest, words=(2, 18)):
@@ -75,12 +75,16 @@ def prompts(batch_size=8):
 def judge():
     """A preference model that nobody trained: its opinions are firm and arbitrary."""
     params = jax.jit(MODEL.init)(jax.random.key(11))
-    return PreferenceAnnotator(MODEL, TEMPLATE, jax.tree.map(lambda x: 4.0 * x, params))
+    return LearnedJudge(
+        PreferenceModel(language_model=MODEL, template=TEMPLATE),
+        jax.tree.map(lambda x: 4.0 * x, params),
+        make_partitioner(devices=jax.devices()[:1]),
+    )
 
 
 def train(model_dir, feed, data, steps, **options):
-    """`loop.train` with small defaults."""
-    return loop.train(
+    """`Trainer.train` with small defaults."""
+    trainer = loop.Trainer(
         **{
             "model": PolicyModel(language_model=MODEL, objective=IPO),
             "optimizer": OPTIMIZER,
@@ -94,6 +98,7 @@ def train(model_dir, feed, data, steps, **options):
             **options,
         }
     )
+    return trainer.train()
 
 
 def offline_ipo(model_dir, steps, **options):
@@ -101,7 +106,9 @@ def offline_ipo(model_dir, steps, **options):
 
 
 def ipo_md(model_dir, steps, annotator=None, **options):
-    feed = partial(OnlineFeed, annotator=annotator or judge(), strategy=STRATEGY, beta=(0.25, 0.25))
+    feed = partial(
+        OnlineFeed, annotator=annotator or judge(), strategy=STRATEGY, betas=(0.25, 0.25)
+    )
     return train(model_dir, feed, prompts(), steps, **options)
 
 

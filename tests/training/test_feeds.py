@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.judges.judge import Judgement
+from po_jax.data import layouts
+from po_jax.data.corpus import BatchStream
+from po_jax.judges import Judgement
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.clock import StageClock
+from po_jax.sampling import Strategy
 from po_jax.training.offline_feed import OfflineFeed, score_reference
 from po_jax.training.online_feed import OnlineFeed, penalise
 from po_jax.training.run import Run
@@ -25,15 +28,19 @@ CLOCK = StageClock()
 class Even:
     """Has no opinion; remembers the pairs that it was asked about, and when."""
 
+    name, antisymmetric = "even", True
+
     def __init__(self):
         self.events = []
+        self.texts = []
 
-    def begin(self, prompt, completion, mask):
-        self.events.append(("asked", np.asarray(completion)))
+    def begin(self, pairs):
+        self.events.append(("asked", np.asarray(pairs.completion)))
+        self.texts += pairs.texts.get("inputs", [])
 
         def answer():
             self.events.append(("answered", None))
-            return Judgement(np.full(prompt.shape[0], 0.5, np.float32))
+            return Judgement(np.full(len(pairs.completion), 0.5, np.float32))
 
         return answer
 
@@ -53,24 +60,18 @@ def state(params=POLICY, average=None):
     return TrainState(step=jnp.int32(0), params=params, optimizer_state=None, average=average)
 
 
-def online(run, beta, annotator=None, **options):
-    return OnlineFeed(
-        run,
-        small_run.prompts(),
-        annotator=annotator or Even(),
-        strategy=small_run.STRATEGY,
-        beta=beta,
-        **options,
-    )
+def online(run, betas, annotator=None, **options):
+    chosen = {"annotator": annotator or Even(), "strategy": small_run.STRATEGY, **options}
+    return OnlineFeed(run, small_run.prompts(), betas=betas, **chosen)
 
 
 def pairs(feed, step=3, **kwargs):
     return feed.batch(step, state(**kwargs), CLOCK)[0]
 
 
-@pytest.mark.parametrize("beta", [(0.0, 0.0), (0.25, 0.25), (0.0, 1.0)])
-def test_log_mu_is_the_references_whether_the_sampler_ran_it_or_not(run, beta):
-    batch = pairs(online(run, beta))
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.25, 0.25), (0.0, 1.0)])
+def test_log_mu_is_the_references_whether_the_sampler_ran_it_or_not(run, betas):
+    batch = pairs(online(run, betas))
     expected = score_reference(
         small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
     )
@@ -79,8 +80,8 @@ def test_log_mu_is_the_references_whether_the_sampler_ran_it_or_not(run, beta):
 
 
 def test_each_completion_is_drawn_from_its_own_mixture(run):
-    def drawn(beta, **kwargs):
-        return np.asarray(pairs(online(run, beta), **kwargs).completion)
+    def drawn(betas, **kwargs):
+        return np.asarray(pairs(online(run, betas), **kwargs).completion)
 
     best_response, other_policy = drawn((0.0, 1.0)), drawn((0.0, 1.0), params=AVERAGE)
     np.testing.assert_array_equal(best_response[:, 1], other_policy[:, 1])  # from mu
@@ -91,7 +92,7 @@ def test_each_completion_is_drawn_from_its_own_mixture(run):
 
 
 def test_the_partner_may_be_the_moving_average_and_log_mu_stays_the_references(run):
-    batch = pairs(online(run, (0.0, 1.0), partner="average"), average=AVERAGE)
+    batch = pairs(online(run, (0.0, 1.0), against_average=True), average=AVERAGE)
     swapped = dataclasses.replace(run, load_reference=lambda: AVERAGE)
     as_reference = pairs(online(swapped, (0.0, 1.0)))
     np.testing.assert_array_equal(batch.completion, as_reference.completion)
@@ -130,11 +131,7 @@ def test_the_penalty_moves_preference_and_reward_towards_the_completion_that_end
 
 def test_the_penalty_looks_at_the_completion_alone(run):
     # Every prompt ends with EOS, and many completions do not.
-    class First:
-        def begin(self, prompt, completion, mask):
-            return lambda: Judgement(jnp.full(prompt.shape[0], 0.5))
-
-    batch = pairs(online(run, (0.0, 0.0), First(), missing_eos_penalty=0.5))
+    batch = pairs(online(run, (0.0, 0.0), missing_eos_penalty=0.5))
     ended = ((np.asarray(batch.completion) == 1) & np.asarray(batch.mask)).any(axis=-1)
     assert 0 < ended.sum() < ended.size
     expected = 0.5 + 0.5 * ended[:, 0] - 0.5 * ended[:, 1]
@@ -144,10 +141,11 @@ def test_the_penalty_looks_at_the_completion_alone(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": (0.0, 1.5)}, r"beta\[1\]: expected a weight in \[0, 1\], got 1.5"),
-        ({"beta": (0.0, 0.0), "missing_eos_penalty": 2.0}, "missing_eos_penalty"),
-        ({"beta": (0.0, 0.0), "pieces": 0}, "pieces"),
-        ({"beta": (0.0, 0.0), "partner": "rival"}, "partner"),
+        ({"betas": (0.0, 1.5)}, r"betas\[1\]: expected a weight in \[0, 1\], got 1.5"),
+        ({"betas": (0.0, 0.0), "missing_eos_penalty": 2.0}, "missing_eos_penalty"),
+        ({"betas": (0.0, 0.0), "pieces": 0}, "pieces"),
+        ({"betas": (0.0, 0.0), "strategy": Strategy(5, temperature=0.7)}, "temperature=0.7"),
+        ({"betas": (0.0, 0.0), "strategy": Strategy(5, top_k=2)}, "the policy itself"),
     ],
 )
 def test_options_out_of_range_are_refused(run, options, message):
@@ -169,6 +167,27 @@ def test_offline_log_mu_is_scored_once_and_kept_beside_the_run(run, tmp_path):
     np.testing.assert_array_equal(resumed.reference_logprob, batch.reference_logprob)
 
 
-def test_an_offline_algorithm_without_comparisons_is_refused(run):
-    with pytest.raises(ValueError, match="expected comparisons .* got only \\['prompt'\\]"):
-        OfflineFeed(run, small_run.prompts()).batch(0, state(), CLOCK)
+def test_a_judge_gets_the_texts_of_the_data_with_each_piece(run):
+    judge, prompts = Even(), small_run.prompts()
+    corpus = dataclasses.replace(
+        prompts.corpus, texts={"inputs": [f"prompt {i}" for i in range(len(prompts.corpus))]}
+    )
+    stream = BatchStream(corpus, layouts.Prompts(small_run.LENGTHS), 8)
+    feed = OnlineFeed(
+        run, stream, annotator=judge, strategy=small_run.STRATEGY, betas=(0.0, 0.0), pieces=2
+    )
+    pairs(feed)
+    assert judge.texts == stream.batch(3).texts["inputs"]
+    assert len(set(judge.texts)) == 8
+
+
+def test_a_scheduled_weight_is_that_of_the_step(run):
+    # At step 3 the schedule gives 1/4; where it gives 0 the completion is the policy's own.
+    scheduled = online(run, (0.0, lambda step: 0.25 * (step // 3).astype(jnp.float32)))
+    early, facts = scheduled.batch(2, state(), CLOCK)
+    np.testing.assert_allclose(facts["beta"].compute(), 0.0)
+    self_play = online(run, (0.0, 0.0)).batch(2, state(), CLOCK)[0]
+    np.testing.assert_array_equal(early.completion, self_play.completion)
+    later = pairs(scheduled)
+    np.testing.assert_array_equal(later.completion, pairs(online(run, (0.0, 0.25))).completion)
+    assert (later.step == 3).all()

@@ -59,12 +59,12 @@ def test_agreement_with_labels_is_counted_on_every_pair_once():
         PreferenceModel(language_model=small_run.MODEL, template=small_run.TEMPLATE),
         RewardModel(
             language_model=small_run.MODEL,
-            template=type(small_run.TEMPLATE)(pieces=((20,), (21,)), answers=(18, 19)),
+            template=type(small_run.TEMPLATE)(pieces=((20,), (21,)), verdicts=(18, 19)),
         ),
     ):
         evaluation = JudgeEvaluation(RUN, model=model, comparisons=small_run.comparisons())
         found, _ = evaluation(STATE)
         score = np.asarray(model.score_batch(PARAMS, comparisons))
-        first = score > (0.5 if isinstance(model, PreferenceModel) else 0.0)
+        first = score > 0.0
         assert found["comparisons"] == 21
         np.testing.assert_allclose(found["accuracy"], np.mean(first == (preference > 0.5)))

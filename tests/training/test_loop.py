@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.judges.judge import JudgeError, Judgement
+from po_jax.judges import JudgeError, Judgement, Pairs
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.reporter import NonFiniteLoss
@@ -49,7 +49,7 @@ def test_online_metrics_and_evaluations_are_recorded(tmp_path):
             prompts=small_run.prompts(),
             strategy=small_run.STRATEGY,
             vocabulary=Letters(),
-            annotator=judge,
+            judge=judge,
             shown=2,
         )
 
@@ -74,6 +74,8 @@ def test_online_metrics_and_evaluations_are_recorded(tmp_path):
 
 
 class Letters:
+    pad_id, eos_id, vocab_size = 0, 1, 27
+
     def decode(self, ids):
         return "".join(chr(96 + token) for token in ids)
 
@@ -135,17 +137,17 @@ def test_a_nan_loss_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     assert manager.steps == [3]
 
 
-def test_a_failing_annotator_loses_no_step(tmp_path):
+def test_a_failing_judge_loses_no_step(tmp_path):
     expected = small_run.ipo_md(tmp_path / "alone", 6)
 
     class Failing:
-        calls = 0
+        name, antisymmetric, calls = "failing", True, 0
 
-        def begin(self, prompt, completion, mask):
+        def begin(self, pairs):
             Failing.calls += 1
             if Failing.calls == 6:
                 raise JudgeError("no answer")
-            return small_run.judge().begin(prompt, completion, mask)
+            return small_run.judge().begin(pairs)
 
     with pytest.raises(JudgeError, match="no answer"):
         small_run.ipo_md(tmp_path / "run", 6, Failing())
@@ -180,8 +182,11 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path):
 
 def test_a_python_judge_on_two_devices_gives_what_a_device_judge_gives(tmp_path):
     class OnHost:
-        def begin(self, prompt, completion, mask):
-            answer = small_run.judge().begin(*jax.device_get((prompt, completion, mask)))
+        name, antisymmetric = "on the host", True
+
+        def begin(self, pairs):
+            prompt, completion, mask = jax.device_get((pairs.prompt, pairs.completion, pairs.mask))
+            answer = small_run.judge().begin(Pairs(prompt, completion, mask))
             return lambda: Judgement(np.asarray(answer().preference))
 
     two_devices = make_partitioner(devices=jax.devices()[:2])

@@ -1,5 +1,8 @@
 """Adafactor and AdamW against T5X's own numbers and closed forms."""
 
+import dataclasses
+import inspect
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from po_jax.training.optimizers import Slots, adafactor, adamw
+from po_jax.training.optimizers import Adafactor, Slots, adamw
 
 
 def tree(flat):
@@ -32,7 +35,7 @@ def test_adafactor_agrees_with_t5x_on_arrays(golden):
     def read(tag):
         return {name: jnp.asarray(arrays[f"{tag}:{name}"]) for name in names}
 
-    optimizer = adafactor(0.01)
+    optimizer = Adafactor(0.01)
     params, state = read("p0"), optimizer.init(read("p0"))
     for step in (1, 2, 3):
         updates, state = optimizer.update(read(f"g{step}"), state, params)
@@ -58,8 +61,8 @@ class TestStackedWeights:
         params, *grads = self.stack()
         scale = jnp.asarray([1.0, 100.0]).reshape(1, 2, 1, 1)
         params, grads = jax.tree.map(lambda x: scale * x, (params, grads))
-        stacked = adafactor(0.1, self.axes)
-        alone = adafactor(0.1, min_dim_size_to_factor=1)
+        stacked = Adafactor(0.1, self.axes)
+        alone = Adafactor(0.1, min_dim_size_to_factor=1)
         layers = [{"stack": params["stack"][:, i].reshape(3, 35)} for i in range(2)]
         state, states = stacked.init(params), [alone.init(layer) for layer in layers]
         stacked_update, alone_update = jax.jit(stacked.update), jax.jit(alone.update)
@@ -78,14 +81,14 @@ class TestStackedWeights:
     def test_axes_are_needed_and_must_be_known(self):
         params, *_ = self.stack()
         with pytest.raises(ValueError, match=r"shape \(3, 2, 5, 7\), got None"):
-            adafactor(0.1).init(params)
+            Adafactor(0.1).init(params)
         with pytest.raises(ValueError, match="got \\['colour'\\]"):
-            adafactor(0.1, {"stack": ("embed", "layers", "heads", "colour")}).init(params)
+            Adafactor(0.1, {"stack": ("embed", "layers", "heads", "colour")}).init(params)
 
 
 def test_adafactor_follows_a_schedule_of_its_step():
     params = {"w": jnp.ones((3, 5))}
-    optimizer = adafactor(lambda step: 0.1 * step.astype(jnp.float32))
+    optimizer = Adafactor(lambda step: 0.1 * step.astype(jnp.float32))
     state = optimizer.init(params)
     first, state = optimizer.update(params, state, params)
     second, state = optimizer.update(params, state, params)
@@ -94,20 +97,48 @@ def test_adafactor_follows_a_schedule_of_its_step():
     assert state.step == 2
 
 
+def test_adafactor_is_a_pair_of_optax_that_can_be_chained():
+    """Chained with an identity and a doubling, its own update comes out, doubled."""
+    params = {"w": jnp.arange(15.0).reshape(3, 5)}
+    optimizer = Adafactor(0.1, beta1=0.9)
+    assert isinstance(optimizer, optax.GradientTransformation)
+    init, update = optimizer
+    alone, _ = update(params, init(params), params)
+    chain = optax.chain(optax.identity(), optimizer, optax.scale(2.0))
+    chained, _ = chain.update(params, chain.init(params), params)
+    np.testing.assert_array_equal(chained["w"], 2.0 * alone["w"])
+    assert np.abs(alone["w"]).max() > 0.0
+
+
+def test_adafactor_is_made_of_its_settings():
+    one, params = Adafactor(0.1), {"w": jnp.ones((3, 5))}
+    other = dataclasses.replace(one, learning_rate=0.2)
+    assert other == Adafactor(0.2) != one
+    updates = [x.update(params, x.init(params), params)[0]["w"] for x in (one, other)]
+    np.testing.assert_array_equal(2.0 * updates[0], updates[1])
+    assert {"learning_rate", "axes", "epsilon2"} <= inspect.signature(Adafactor).parameters.keys()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.learning_rate = 0.3
+
+
 def test_adafactor_decays_weights():
     """Gradient 0: only the decay remains."""
     params = {"w": jnp.full((3, 5), 2.0)}
-    optimizer = adafactor(0.1, weight_decay_rate=0.01)
+    optimizer = Adafactor(0.1, weight_decay_rate=0.01)
     updates, _ = optimizer.update({"w": jnp.zeros((3, 5))}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["w"], -0.02, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("axes", "decayed"),
-    [(None, {"kernel": True, "scales": True, "scale": False}),
-     ({"kernel": ("embed", "mlp"), "scales": ("embed", "layers"), "scale": ("embed",)},
-      {"kernel": True, "scales": False, "scale": False})],
-)  # fmt: skip
+    [
+        (None, {"kernel": True, "scales": True, "scale": False}),
+        (
+            {"kernel": ("embed", "mlp"), "scales": ("embed", "layers"), "scale": ("embed",)},
+            {"kernel": True, "scales": False, "scale": False},
+        ),
+    ],
+)
 def test_adamw_decays_weights_but_not_norms(axes, decayed, relaxed):
     params = {"kernel": jnp.ones((3, 5)), "scales": jnp.ones((3, 2)), "scale": jnp.ones((3,))}
     optimizer = adamw(0.1, axes, weight_decay=0.5)
@@ -129,7 +160,7 @@ def test_adamw_first_step_is_the_sign_of_the_gradient_times_the_rate(relaxed):
 
 def test_a_second_call_compiles_nothing(relaxed):
     params = {"w": jnp.ones((3, 5))}
-    for optimizer in (adafactor(0.1, beta1=0.9, weight_decay_rate=0.1), adamw(0.1)):
+    for optimizer in (Adafactor(0.1, beta1=0.9, weight_decay_rate=0.1), adamw(0.1)):
         update = jax.jit(optimizer.update)
         with relaxed():
             updates, state = update(params, optimizer.init(params), params)

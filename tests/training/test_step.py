@@ -15,10 +15,11 @@ from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.training.optimizers import adafactor
-from po_jax.training.state import TrainState, initial_state, state_shardings
+from po_jax.training.optimizers import Adafactor
+from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
+from tests.training.fresh import fresh_state
 
 KEY = jax.random.key(7)
 MODEL = T5LM(
@@ -31,7 +32,7 @@ MODEL = T5LM(
         num_encoder_layers=1,
         num_decoder_layers=1,
         dropout_rate=0.0,
-    )  # fmt: skip
+    )
 )
 POLICY = PolicyModel(
     language_model=MODEL,
@@ -92,8 +93,7 @@ def regression(partitioner=None, model=Regression(), optimizer=SGD, average=Fals
         return {"w": jax.random.normal(key, (6, 4)), "b": jnp.ones((4,))}
 
     partitioner = partitioner or one_device()
-    state = initial_state(init, AXES, optimizer, partitioner, KEY, average=average)
-    shardings = state_shardings(state, AXES, partitioner)
+    state, shardings = fresh_state(init, AXES, optimizer, partitioner, average=average)
     return state, make_train_step(model, optimizer, partitioner, shardings, **options)
 
 
@@ -105,8 +105,7 @@ def assert_trees_close(actual, expected, atol):
 def t5_step(partitioner, **options):
     """Parameters and metrics of a T5 policy after one step."""
     axes = POLICY.parameter_axes()
-    state = initial_state(MODEL.init, axes, SGD, partitioner, KEY)
-    shardings = state_shardings(state, axes, partitioner)
+    state, shardings = fresh_state(MODEL.init, axes, SGD, partitioner)
     step = make_train_step(POLICY, SGD, partitioner, shardings, **options)
     state, metrics = step(state, partitioner.distribute(pairs()), KEY)
     return state.params, {name: metric.compute() for name, metric in metrics.items()}
@@ -161,8 +160,14 @@ def test_the_gradient_is_that_of_weighted_least_squares():
 
 def test_the_step_compiles_once_donates_its_state_and_calls_no_host():
     partitioner = make_partitioner(2)
-    state, step = regression(partitioner, optimizer=adafactor(0.01, AXES, beta1=0.9), average=True,
-                             average_decay=0.5, max_gradient_norm=1.0, micro_batches=2)  # fmt: skip
+    state, step = regression(
+        partitioner,
+        optimizer=Adafactor(0.01, AXES, beta1=0.9),
+        average=True,
+        average_decay=0.5,
+        max_gradient_norm=1.0,
+        micro_batches=2,
+    )
     data = partitioner.distribute(regression_data())
     text = step.lower(state, data, KEY).compile().as_text()
     assert not any(word in text for word in ("callback", "infeed", "outfeed"))
