@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
+from flax.linen.partitioning import AxisMetadata
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -98,7 +99,7 @@ def axis_names(params_axes: Any) -> Any:
 def axis_metadata(names: Any) -> Any:
     """Undoes `axis_names`: Flax's `params_axes`, as T5X takes them, of a tree of axis names."""
     if isinstance(names, tuple):
-        return nn.partitioning.AxisMetadata(names)
+        return AxisMetadata(names)
     return {
         key if hasattr(value, "items") else f"{key}_axes": axis_metadata(value)
         for key, value in names.items()
