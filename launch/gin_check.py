@@ -5,7 +5,7 @@ it belongs to, and every value against the annotation there, as far as `gin_type
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import importlib
 import inspect
 import pkgutil
@@ -44,7 +44,7 @@ def check(statements: Sequence[Statement]) -> None:
             _check_type(binding, targets[binding], macros)
 
 
-def check_call(configurable: Callable[..., Any], given: Iterable[str]) -> None:
+def check_call(configurable: Callable[..., Any], given: Collection[str]) -> None:
     """Refuses a call for which gin's configuration has too few arguments.
 
     Args:
@@ -58,21 +58,21 @@ def check_call(configurable: Callable[..., Any], given: Iterable[str]) -> None:
         bound = gin.get_bindings(configurable, resolve_references=False)
     except ValueError:  # No file mentions it.
         bound = {}
-    given = {*given, *bound}
+    own = {name: value for name, value in bound.items() if name not in given}
     missing = [
         name
         for name, parameter in (_signature(configurable) or {}).items()
         if name not in given
+        and name not in own
         and parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     if missing:
         name = f"{configurable.__module__.rpartition('.')[2]}.{configurable.__qualname__}"
         raise ConfigError(f"nothing gives {name} its {', '.join(missing)}: is a gin file left out?")
-    for reference in gin.config.iterate_references(bound):
+    for reference in gin.config.iterate_references(own):
         if reference.evaluate:
-            scope = reference.scopes or gin.current_scope()
-            with gin.config_scope(scope):
+            with gin.config_scope(reference.scopes or gin.current_scope()):
                 check_call(reference.configurable.wrapped, ())
 
 
@@ -100,7 +100,7 @@ def _targets(statements: Iterable[Statement]) -> dict[Statement, Callable[..., A
 def _key(binding: Statement, targets: Mapping[Statement, Callable[..., Any]]) -> tuple[Any, ...]:
     """The same for two bindings of one thing, by whatever names their files know it."""
     scope, selector, parameter, *_ = binding.parsed
-    return scope, id(targets.get(binding)) if binding in targets else selector, parameter
+    return scope, id(targets[binding]) if binding in targets else selector, parameter
 
 
 def _imported(statement: Statement) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def _look_up(selector: str, names: Mapping[str, Any], statement: Statement) -> C
             getattr(module, "__name__", "gin")
         )
     ]
-    reason = "nothing is named" if first in names else f"no statement imports {first!r} for"
-    raise ConfigError(f"{statement.place}: {reason} {selector!r}.{nearest(selector, choices)}")
+    wrong = f"nothing is named {selector!r}" if first in names else f"no file imports {first!r}"
+    raise ConfigError(f"{statement.place}: {wrong}.{nearest(selector, choices)}")
 
 
 def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:

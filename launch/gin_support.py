@@ -1,6 +1,7 @@
 """Runs a command by gin files and bindings, and answers mistakes in a line."""
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import itertools
@@ -104,19 +105,19 @@ def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[s
     """
     statements = gin_files.read(files, bindings, folders)
     gin_check.check(statements)
+    imports: defaultdict[str | None, dict[str, None]] = defaultdict(dict)
+    for statement in statements:
+        if statement.is_import:
+            for reader in (statement.file, None):  # The command line sees what the files import.
+                imports[reader][statement.text] = None
     gin.clear_config()
-    imports: dict[str | None, list[str]] = {None: []}
+    bindings_in_order = (statement for statement in statements if not statement.is_import)
     try:
-        for file, group in itertools.groupby(statements, key=lambda statement: statement.file):
-            known, own = imports.setdefault(file, []), list(group)
-            # Gin forgets a text's imports with its end, and an include may stand between.
-            gin.parse_config([*known, *(statement.text for statement in own)])
-            added = [statement.text for statement in own if statement.is_import]
-            known += added
-            imports[None] += [text for text in added if text not in imports[None]]
+        for file, group in itertools.groupby(bindings_in_order, key=lambda binding: binding.file):
+            gin.parse_config([*imports[file], *(binding.text for binding in group)])
         gin.finalize()
     except Exception as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(" ".join(str(error).split())) from error
 
 
 def call(configurable: Callable[..., Any], **arguments: Any) -> Any:

@@ -45,8 +45,7 @@ class Misfit(NamedTuple):
     value: Any
 
     def __str__(self) -> str:
-        expected = inspect.formatannotation(self.annotation).replace("collections.abc.", "")
-        return f"{self.statement}: expected {expected}, got {self.value!r}"
+        return f"{self.statement}: expected {_in_words(self.annotation)}, got {self.value!r}"
 
 
 def misfit(
@@ -65,7 +64,7 @@ def misfit(
         return given and misfit(given.parsed.value, annotation, given, macros)
     if isinstance(value, Reference):
         return None
-    kind, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    kind, arguments = _kind(annotation), typing.get_args(annotation)
     whole = Misfit(statement, annotation, value)
     if kind in _UNIONS:
         known = [argument for argument in arguments if _is_known(argument)]
@@ -104,6 +103,22 @@ def _items(value: Any, arguments: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         yield from zip(value, arguments, strict=False)
 
 
+def _kind(annotation: Any) -> Any:
+    return typing.get_origin(annotation) or annotation
+
+
 def _is_known(annotation: Any) -> bool:
-    kind = typing.get_origin(annotation) or annotation
+    kind = _kind(annotation)
     return kind in _SCALARS or kind in _CONTAINERS or kind in (*_UNIONS, *_ANYTHING, typing.Literal)
+
+
+def _in_words(annotation: Any) -> str:
+    """An annotation for people: of a union, what a gin file can say."""
+    if _kind(annotation) in _UNIONS:
+        known = filter(_is_known, typing.get_args(annotation))
+        return " | ".join(dict.fromkeys(map(_in_words, known)))
+    if _kind(annotation) is Callable:
+        return "a function (@NAME)"
+    if annotation is types.NoneType:
+        return "None"
+    return inspect.formatannotation(annotation).replace("collections.abc.", "")
