@@ -71,10 +71,16 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--gin_bindings", dest="bindings", action="append", default=[], metavar="NAME=VALUE")
     add("--gin_search_paths", dest="folders", default="", metavar="FOLDER,FOLDER")
     add("--debug", action="store_true", help="show the traceback of an error")
-    version = f"po_jax {metadata.version('po_jax')}"
-    add("--version", action="version", version=version, help="show the version and exit")
+    add("--version", action="version", version=_version(), help="show the version and exit")
     add("--help", "-h", action="store_true", help="show this and exit")
     return parser
+
+
+def _version() -> str:
+    try:
+        return f"po_jax {metadata.version('po_jax')}"
+    except metadata.PackageNotFoundError:
+        return "po_jax, not installed"
 
 
 def _settings(files: Sequence[str], arguments: argparse.Namespace) -> str:
@@ -86,7 +92,7 @@ def _settings(files: Sequence[str], arguments: argparse.Namespace) -> str:
     values, meanings = {}, {}
     for statement in statements:
         if statement.is_macro:
-            values[statement.name] = str(statement.text.partition(" = ")[2])
+            values[statement.name] = repr(statement.value)
             meanings[statement.name] = statement.comment or meanings.get(statement.name, "")
     width = max(map(len, values), default=0)
     lines = [f"settings (--gin.NAME=VALUE) of {' '.join(files)}:" if files else ""]

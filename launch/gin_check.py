@@ -19,8 +19,14 @@ from launch.gin_files import ConfigError, Macro, Reference, Statement, leaves, n
 from launch.gin_types import misfit
 
 _REQUIRED = Macro("gin.REQUIRED")
+
+
+def _singleton(constructor: Callable[[], Any]) -> Any:
+    """Stands for gin's own, which has no annotation."""
+
+
 _BUILTINS = types.SimpleNamespace(
-    macro=gin.config.macro, singleton=gin.config.singleton, constant=gin.config.constant
+    macro=gin.config.macro, singleton=_singleton, constant=gin.config.constant
 )
 
 
@@ -137,9 +143,7 @@ def _look_up(selector: str, names: Mapping[str, Any], statement: Statement) -> C
         for name, module in names.items()
         for attribute, value in vars(module).items()
         if callable(value)
-        and (getattr(value, "__module__", None) or "").startswith(
-            getattr(module, "__name__", "gin")
-        )
+        and (getattr(value, "__module__", None) or "").startswith(getattr(module, "__name__", ""))
     ]
     wrong = f"nothing is named {selector!r}" if first in names else f"no file imports {first!r}"
     raise ConfigError(f"{statement.place}: {wrong}.{nearest(selector, choices)}")

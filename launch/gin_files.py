@@ -183,7 +183,7 @@ def _parse(text: str, source: str) -> Iterator[Any]:
 
 def _mistake(source: str, line: int | None, message: str) -> str:
     place = source if source.startswith("--") else f"{source}:{line}"
-    return f"{place}: {' '.join(message.split())}"
+    return f"{place}: {message.splitlines()[-1].strip()}"  # What comes before is Python's.
 
 
 def _comments(text: str) -> dict[int, str]:

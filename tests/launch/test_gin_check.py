@@ -76,6 +76,11 @@ def test_what_is_right_passes(check, bindings):
             "--gin.pairwise.ipo.tau=None: expected float | int, got None",
         ),
         (
+            ["TAU=1", "annotator/gin.singleton.constructor=my_judge.ask"],
+            "my_judge.ask: expected a function (@NAME), got 'my_judge.ask'",
+        ),
+        (["TAU=1", "annotator/gin.singleton.constructr=1"], "'constructr'. Nearest: constructor."),
+        (
             ["TAU=1", "LENGTHS={'inputs':'16'}"],
             "--gin.LENGTHS={'inputs':'16'}: expected Mapping[str, int], got {'inputs': '16'} "
             "(for settings.prompt_length.lengths, mine.gin:14)",

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 import pytest
 
 from launch import gin_files
+from launch.gin_files import Statement
 from launch.gin_types import misfit
 
 
@@ -79,6 +80,7 @@ def test_what_fits_or_is_not_known(value, annotation):
             "expected tuple[float, float], got (1.0, 2.0, 3.0)",
         ),
         ("[1.0, 'a']", list[float] | None, "expected list[float] | None, got [1.0, 'a']"),
+        ("dpo", Statement | None, "--gin.X=dpo: expected Statement (@NAME) | None, got 'dpo'"),
         ("c", Literal["a", "b"], "expected Literal['a', 'b'], got 'c'"),
         # Who is to blame is who gave the value.
         ("%A; A=b", int, "--gin.A=b: expected int, got 'b'"),
