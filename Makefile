@@ -2,7 +2,8 @@
 #
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the whole test suite
-#   make lint         style checks
+#   make lint         what continuous integration checks besides: style, spelling, types
+#   make docs         the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # Compiling every .pyc of TensorFlow up front would double the time of the set-up.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -20,9 +21,16 @@ test: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The pages are in site/; read them with $(BIN)/mkdocs serve."
 
 clean:
-	rm -rf $(VENV) .cache build dist *.egg-info
+	rm -rf $(VENV) .cache build dist site *.egg-info
 
 # The stamps record what is installed. The library alone is enough to train; the test extra adds
 # PyTorch and transformers, the independent implementations that the tests compare with.
@@ -33,6 +41,6 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(INSTALL) --editable '.[test]'
+$(VENV)/.installed-test $(VENV)/.installed-docs: $(VENV)/.installed-%: $(VENV)/.installed
+	$(INSTALL) --editable '.[$*]'
 	@touch $@

@@ -1,6 +1,7 @@
-"""Installation of po_jax: the library, its seqio tasks, its gin files and its commands.
+"""What po_jax installs and needs: the library, its seqio tasks, its gin files and its commands.
 
-Versions are ranges here; `constraints.txt` holds the one tested set, which the Makefile installs.
+Its name, version and description are in `pyproject.toml`. Versions of other packages are ranges
+here; `constraints.txt` holds the one tested set, which the Makefile installs.
 """
 
 from setuptools import find_packages, setup
@@ -12,11 +13,6 @@ COMMANDS = ("train", "evaluate", "sample", "label", "convert", "play", "quicksta
 PACKAGES = find_packages(include=["po_jax", "po_jax.*", "tasks", "tasks.*", "launch", "launch.*"])
 
 setup(
-    name="po_jax",
-    version="0.1.0",
-    description="Offline and online preference optimisation of T5 language models in JAX",
-    license="Apache-2.0",
-    python_requires=">=3.11",
     packages=[*PACKAGES, "launch.gin"],
     package_dir={"launch.gin": "gin"},
     package_data={
@@ -34,13 +30,15 @@ setup(
         # Data, configuration and evaluation.
         "seqio>=0.0.20",
         "tensorflow-datasets>=4.9.8",
-        "gin-config>=0.5",
+        "gin-config>=0.5,<0.6",
         "rouge-score>=0.1.2",
         "matplotlib>=3.9",
     ],
     extras_require={
         "test": [
             "beartype",
+            "codespell",
+            "mypy",
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -49,6 +47,7 @@ setup(
             "torch",
             "transformers>=5",
         ],
+        "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hf": ["transformers>=5"],

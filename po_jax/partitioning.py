@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
+from flax.linen.partitioning import AxisMetadata
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -98,7 +99,7 @@ def axis_names(params_axes: Any) -> Any:
 def axis_metadata(names: Any) -> Any:
     """Undoes `axis_names`: Flax's `params_axes`, as T5X takes them, of a tree of axis names."""
     if isinstance(names, tuple):
-        return nn.partitioning.AxisMetadata(names)
+        return AxisMetadata(names)
     return {
         key if hasattr(value, "items") else f"{key}_axes": axis_metadata(value)
         for key, value in names.items()
@@ -112,7 +113,7 @@ def optimizer_axis_names(state: Any, params: Any, names: Any) -> Any:
     for a moment, some for a factored one. Anything else gets no names, and is replicated.
     """
     known = {}
-    structure = jax.tree.structure(params)
+    structure: Any = jax.tree.structure(params)
     for (path, param), axes in zip(
         jax.tree_util.tree_leaves_with_path(params), structure.flatten_up_to(names), strict=True
     ):
@@ -195,6 +196,7 @@ class Partitioner:
     def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
         """Sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
         spec = nn.logical_to_mesh_axes(names, self.rules)
+        assert spec is not None  # as it would be without names
         divisible = (
             axis if axis is not None and size % self.mesh.shape[axis] == 0 else None
             for size, axis in zip(shape, spec, strict=True)

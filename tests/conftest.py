@@ -7,6 +7,7 @@ subprocess sees the machine as its user would.
 from contextlib import contextmanager
 import os
 from pathlib import Path
+import tarfile
 import zlib
 
 import jax
@@ -57,20 +58,36 @@ def relaxed():
     return standard_promotion
 
 
-def _shared(name: str) -> Path:
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory) -> Path:
+    """Folder of numbers that T5X itself computed: see tests/golden/README.md."""
+    folder = tmp_path_factory.mktemp("golden")
+    for path in (ROOT / "tests" / "golden").glob("*.tar.xz"):
+        with tarfile.open(path) as archive:
+            # The first releases of Python 3.11 know no filters.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(folder)
+    return folder
+
+
+def _beside_the_checkout(name: str, what: str) -> Path:
     folder = ROOT.parent / "shared" / name
     if not folder.is_dir():
-        pytest.skip(f"needs the folder ../shared/{name} beside the checkout")
+        pytest.skip(f"needs {what} in ../shared/{name}: not part of this project")
     return folder
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder of real data (TL;DR, SciTLDR, T5's vocabulary)."""
-    return _shared("data")
+def t5x_testdata() -> Path:
+    """Folder of T5X's own test files; tests/golden/README.md tells how to fill it."""
+    return _beside_the_checkout("golden/t5x_testdata", "test files of T5X's repository")
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """Folder of reference outputs produced by T5X."""
-    return _shared("golden")
+def shared_data() -> Path:
+    """Folder of real data: TL;DR and SciTLDR as published, T5's vocabulary.
+
+    Files: tldr/{comparisons,sft}.{train,validation}.jsonl, scitldr/{train,dev}.jsonl and
+    t5_spiece/spiece.model.
+    """
+    return _beside_the_checkout("data", "TL;DR, SciTLDR and T5's vocabulary")

@@ -122,7 +122,7 @@ for name in {modules}:
 
 
 @pytest.mark.parametrize("folder", ["po_jax", "tasks", "launch", "tests"])
-def test_no_file_holds_two_ideas(folder):
+def test_no_file_exceeds_the_most_lines(folder):
     for path in _files(folder):
         lines = len(path.read_text().splitlines())
         assert lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {lines} lines"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from po_jax.language_model import LanguageModel, SpecialIds
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, sample
 from po_jax.sampling.strategy import choose
@@ -140,7 +141,7 @@ def test_masks_end_with_eos_and_padding_is_zero(policies):
     before = np.cumsum(ended & rollout.mask, axis=-1) - ended
     np.testing.assert_array_equal(rollout.mask, before == 0)
     assert 0 < ended.sum() < 14  # Some rows ended and some were cut off.
-    for values in dataclasses.astuple(rollout):
+    for values in dataclasses.astuple(rollout.replace(prompt=rollout.mask)):
         assert np.all(values[~rollout.mask] == 0)
 
 
@@ -151,9 +152,8 @@ def test_rows_do_not_influence_each_other_and_padding_does_not_matter(policies):
     padded = jnp.pad(PROMPT, ((0, 0), (0, 3)))
     other_prompt = padded.at[1, :3].set(jnp.array([4, 4, 4], jnp.int32))
     changed = draw(other_prompt, beta.at[1].set(0.2), jax.random.key(5))
-    for before, after in zip(
-        dataclasses.astuple(rollout), dataclasses.astuple(changed), strict=True
-    ):
+    drawn = (dataclasses.astuple(x.replace(prompt=x.mask)) for x in (rollout, changed))
+    for before, after in zip(*drawn, strict=True):
         np.testing.assert_allclose(before[0], after[0], atol=1e-5)
     assert not np.array_equal(rollout.behaviour_logprob[1], changed.behaviour_logprob[1])
 
@@ -275,8 +275,10 @@ def test_the_second_call_compiles_nothing(policies):
 
 
 @dataclasses.dataclass(frozen=True)
-class Metronome:
+class Metronome(LanguageModel):
     """A language model that draws EOS (almost surely) at position `length`, and counts calls."""
+
+    vocab_size, special_ids = VOCAB, SpecialIds()
 
     length: int
     calls: list = dataclasses.field(default_factory=list, hash=False, compare=False)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from po_jax.judges.judge import Judgement
+from po_jax.judges.judge import Judgement, Tokens
 from po_jax.judges.template import Template, compose
 from po_jax.language_model import LanguageModel
 from po_jax.losses.supervised import binary_cross_entropy
@@ -103,8 +103,8 @@ class JudgeModel(Protocol):
     def judge(
         self,
         params: Params,
-        prompt: Int[Array, "batch prompt_length"],
-        completion: Int[Array, "batch 2 length"],
+        prompt: Int[Tokens, "batch prompt_length"],
+        completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """The judgement of pairs; antisymmetric."""
 
@@ -130,8 +130,8 @@ class PreferenceModel(Model):
     def judge(
         self,
         params: Params,
-        prompt: Int[Array, "batch prompt_length"],
-        completion: Int[Array, "batch 2 length"],
+        prompt: Int[Tokens, "batch prompt_length"],
+        completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """P(y1 > y2), averaged over both orders."""
         return Judgement(prefer(self.language_model, self.template, params, prompt, completion))
@@ -185,8 +185,8 @@ class RewardModel(Model):
     def judge(
         self,
         params: Params,
-        prompt: Int[Array, "batch prompt_length"],
-        completion: Int[Array, "batch 2 length"],
+        prompt: Int[Tokens, "batch prompt_length"],
+        completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """sigmoid(r(y1) - r(y2)), and both rewards."""
         rewards = reward(self.language_model, self.template, params, prompt, completion)

@@ -24,10 +24,10 @@ class StageClock:
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
         self._now = now
-        self._queue = SimpleQueue()
+        self._queue: SimpleQueue[tuple[str | None, float, Any, bool]] = SimpleQueue()
         self._lock = Lock()
-        self._seconds = defaultdict(float)
-        self._times = defaultdict(int)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._times: dict[str, int] = defaultdict(int)
         self._free_since = now()
         Thread(target=self._watch, daemon=True, name="stage-clock").start()
 
@@ -41,7 +41,7 @@ class StageClock:
 
     def wait(self) -> None:
         """Returns when all work noted so far is over."""
-        done = SimpleQueue()
+        done: SimpleQueue[None] = SimpleQueue()
         self._queue.put((None, 0.0, done, False))
         done.get()
 

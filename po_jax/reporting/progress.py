@@ -79,6 +79,7 @@ class Progress:
         parts = [f"{self._name} {step}/{self._total}"]
         known = ([name for name in group if name in self._metrics] for group in _SHOWN)
         parts += _numbers({names[0]: self._metrics[names[0]] for names in known if names})
+        assert self._measured_from is not None  # `update` has set it
         first, began = self._measured_from
         if step > first:
             pace = (now - began) / (step - first)

@@ -26,9 +26,10 @@ class Encoded:
     mask: Bool[Array, "batch prompt"]
 
 
-def shift_right(tokens: Int[Array, "*batch length"]) -> Int[Array, "*batch length"]:
-    """A decoder's inputs for these targets: token 0 first, the last target left out."""
-    return jnp.pad(tokens, [(0, 0)] * (tokens.ndim - 1) + [(1, 0)])[..., :-1]
+def shift_right(tokens: Int[Array, "*batch length"], start: int = 0) -> Int[Array, "*batch length"]:
+    """A decoder's inputs for these targets: the start token first, the last target left out."""
+    widths = [(0, 0)] * (tokens.ndim - 1) + [(1, 0)]
+    return jnp.pad(tokens, widths, constant_values=start)[..., :-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +43,19 @@ class T5LM:
       score_chunk: target positions whose logits `score` holds at a time; None for all of them.
         A smaller chunk saves memory (a position costs a vocabulary of float32 a row) and costs
         the backward pass a second product with the output head.
+      special_ids: of the checkpoint's vocabulary; T5's network takes id 0 for padding.
+
+    Raises:
+      ValueError: if padding has another id than 0.
     """
 
     config: T5Config
     score_chunk: int | None = None
+    special_ids: SpecialIds = SpecialIds()
+
+    def __post_init__(self):
+        if self.special_ids.pad != 0:
+            raise ValueError(f"T5LM: expected padding of id 0, got {self.special_ids.pad}")
 
     @property
     def module(self) -> Transformer:
@@ -55,11 +65,6 @@ class T5LM:
     @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
-
-    @property
-    def special_ids(self) -> SpecialIds:
-        """T5's: 0 pads and starts, 1 ends. Its network takes id 0 for padding."""
-        return SpecialIds()
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters, float32, with T5X's initial scales."""
@@ -126,9 +131,8 @@ class T5LM:
         )
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
         tokens = completion.reshape(-1, completion.shape[-1])
-        hidden = self._apply(
-            params, "hidden", decoder_key, encoded.states, encoded.mask, shift_right(tokens)
-        )
+        inputs = shift_right(tokens, self.special_ids.start)
+        hidden = self._apply(params, "hidden", decoder_key, encoded.states, encoded.mask, inputs)
 
         def head(states):
             return self._apply(params, "logits", None, states)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 import time
 
+from etils import epath
 import jax
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
@@ -56,7 +57,7 @@ class OfflineFeed:
 
     @cached_property
     def _cache(self) -> ReferenceCache:
-        file = self._run.directory / "reference_logprobs.npz"
+        file = epath.Path(self._run.directory) / "reference_logprobs.npz"
         return ReferenceCache(file, fingerprint(self._run.reference))
 
     def batch(

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from etils import epath
 from jaxtyping import PRNGKeyArray
 
 from po_jax.language_model import LanguageModel
@@ -32,7 +32,7 @@ class Run:
     load_reference: Callable[[], Params]
     partitioner: Partitioner
     key: PRNGKeyArray
-    directory: Path
+    directory: epath.PathLike
 
     @functools.cached_property
     def reference(self) -> Params:

@@ -7,7 +7,9 @@ import pytest
 from po_jax.checkpoints import convert
 from po_jax.checkpoints.convert import Target
 
-t5x_checkpoints = pytest.importorskip("t5x.checkpoints", exc_type=ImportError)
+t5x_checkpoints = pytest.importorskip(
+    "t5x.checkpoints", reason="needs T5X, which no package index holds", exc_type=ImportError
+)
 
 
 def read(path):

@@ -165,9 +165,3 @@ def test_initial_variables_and_axis_names_have_the_same_tree():
     jax.tree.map(lambda p, names: np.testing.assert_equal(len(names), p.ndim),
                  variables["params"], axes)  # fmt: skip
     assert axes["token_embedder"]["embedding"] == ("vocab", "embed")
-
-
-def test_t5x_finds_the_feature_converter_and_the_module():
-    model = dataclasses.replace(MODEL, feature_converter_cls=dict)
-    assert model.FEATURE_CONVERTER_CLS(pack=False) == {"pack": False}
-    assert model.module.scan_layers is False

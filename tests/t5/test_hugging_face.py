@@ -15,6 +15,7 @@ import pytest
 from po_jax.checkpoints import convert, describe
 from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.load import load, open_checkpoint
+from po_jax.language_model import SpecialIds
 from po_jax.sampling import Strategy, sample
 from po_jax.t5.language_model import T5LM
 
@@ -142,7 +143,8 @@ def test_greedy_generations(family):
     # A token of some row's continuation plays EOS, so that rows end at different lengths.
     eos = int(generate(-1)[0, 4])
     expected = generate(eos)
-    strategy = Strategy(max_length=NEW_TOKENS, temperature=0.0, eos_id=eos)
+    model = dataclasses.replace(model, special_ids=SpecialIds(eos=eos))
+    strategy = Strategy(max_length=NEW_TOKENS, temperature=0.0)
     beta = jnp.zeros((BATCH, 1))
     rollout = jax.jit(sample, static_argnums=(0, 1))(
         model, strategy, params, None, jnp.asarray(prompts), beta, jax.random.key(0)
