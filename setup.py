@@ -30,7 +30,7 @@ setup(
         # Data, configuration and evaluation.
         "seqio>=0.0.20",
         "tensorflow-datasets>=4.9.8",
-        "gin-config>=0.5",
+        "gin-config>=0.5,<0.6",
         "rouge-score>=0.1.2",
         "matplotlib>=3.9",
     ],

@@ -3,28 +3,28 @@
     python -m launch.evaluate \\
       --gin_file=gin/models/t5_1_1/small.gin --gin_file=gin/runs/evaluate.gin \\
       --gin.POLICIES="{'sft': 'runs/sft', 'ipo_md': 'runs/ipo_md'}" \\
-      --gin.OUTPUT_DIR="'runs/report'" ...
+      --gin.OUTPUT_DIR=runs/report ...
 
 Writes report.json, report.html (one file, to be opened anywhere), a PNG of each figure, and
 config.gin, the configuration that was in force.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 import logging
 from pathlib import Path
 import sys
-
-import gin
+from typing import Any
 
 from launch import gin_support
-from po_jax.evaluation import plots, side_by_side
-from po_jax.evaluation.page import html_page
-from po_jax.evaluation.report import Report, write_json
-from po_jax.judges import JudgeError
 
 
-def write(report: Report, folder: Path, title: str) -> None:
+def write(report: dict[str, Any], folder: Path, title: str) -> None:
     """Writes the report in all its forms."""
+    from po_jax.evaluation import plots
+    from po_jax.evaluation.page import html_page
+    from po_jax.evaluation.report import write_json
+
     figures = plots.figures(report)
     for name, figure in figures.items():
         plots.write_png(figure, folder / f"{name}.png")
@@ -33,7 +33,7 @@ def write(report: Report, folder: Path, title: str) -> None:
     write_json(report, folder / "report.json")
 
 
-def summary(report: Report) -> str:
+def summary(report: dict[str, Any]) -> str:
     """The win rates over the reference, a line a policy."""
     reference = report["reference"]
     width = max(map(len, report["policies"]))
@@ -50,31 +50,26 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
-def evaluate() -> Report:
+def evaluate(arguments: Namespace) -> None:
     """Runs the configured comparison and writes what it found."""
+    import gin
+
+    from po_jax.evaluation import side_by_side
+
+    logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
     folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value"))
     folder.mkdir(parents=True, exist_ok=True)
-    report = gin.get_configurable(side_by_side.SideBySide)().report()
+    report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration
     (folder / "config.gin").write_text(configuration)
     write(report, folder, gin.query_parameter("TITLE/macro.value"))
     print(f"{summary(report)}\n{folder / 'report.html'}")
-    return report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
-    try:
-        gin_support.parse(argv, __doc__)
-        evaluate()
-    except (ValueError, JudgeError) as error:
-        logging.getLogger(__name__).debug("traceback", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return gin_support.run(evaluate, argv, __doc__, runs=["gin/runs/evaluate.gin"])
 
 
 if __name__ == "__main__":

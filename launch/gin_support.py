@@ -1,165 +1,149 @@
-"""Command lines in T5X's style, and gin errors that name the nearest right name.
-
-    --gin_file=gin/runs/online.gin --gin_file=gin/algorithms/ipo_md.gin --gin.TRAIN_STEPS=100
-
-Files are looked for in the working directory, then among the project's own. Bindings of the
-command line come last and may refer to anything that the files import.
-"""
+"""Runs a command by gin files and bindings, and answers mistakes in a line."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-import difflib
-import importlib
-import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import itertools
 import logging
-from pathlib import Path
-import re
+import os
 import sys
+import tempfile
+import traceback
 from typing import Any
 
 import gin
 
-from launch import GIN_FOLDER
+from launch import command_line, gin_check, gin_files
+from launch.gin_files import ConfigError
 
-# Gin has two ways to say that a name is unknown.
-_UNKNOWN = r"(?:No configurable matching (?:reference )?'@?|resolve selector )([\w.]+\w)"
-
-
-class ConfigError(ValueError):
-    """A mistake in gin files or bindings, in words for the person who made it."""
+# What native libraries log before their log can be configured, which no setting stops.
+_NATIVE_NEWS = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
 
 
-def parse(argv: Sequence[str] | None, description: str) -> None:
-    """Reads the command line and configures gin by it.
+def run(
+    program: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+    description: str,
+    *,
+    runs: Sequence[str] = (),
+    options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
+    """Configures gin by a command line and runs a program; returns its exit status.
 
     Args:
+      program: called with the arguments. It imports what is heavy itself: `--help` is quick then.
       argv: arguments without the program's name; None for those of the process.
       description: what `--help` says of the program.
+      runs: the gin files whose settings `--help` lists if none are given.
+      options: adds the program's own arguments to the parser.
+    """
+    arguments = command_line.read(argv, description, runs, options)
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # An installed command finds a user's modules, as -m does.
+
+    def configure_and_run() -> None:
+        with _without_native_news():
+            configure(arguments.files, arguments.bindings, arguments.folders)
+        program(arguments)
+
+    return exit_status(configure_and_run, debug=arguments.debug)
+
+
+def exit_status(program: Callable[[], None], *, debug: bool = False) -> int:
+    """Runs a program; what goes wrong outside it is told in a line.
+
+    Such errors are a ValueError, an operating system's, an import's, and the project's own classes.
+
+    Args:
+      program: to be run.
+      debug: whether to show the traceback as well.
+    """
+    try:
+        program()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        own = type(error).__module__.partition(".")[0] in ("launch", "po_jax", "tasks")
+        if not (own or isinstance(error, ValueError | OSError | ImportError)):
+            raise
+        if debug:
+            traceback.print_exc()
+        # Gin adds where the call came from; JAX adds its whole story.
+        first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+        hint = " (--debug shows more)" if rest and not debug else ""
+        print(f"error: {first}{hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """Reads a command line and configures gin by it.
 
     Raises:
-      ConfigError: on an unknown file, name or parameter, or a value that is still missing.
+      ConfigError: as `configure` does.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="Any gin binding may follow, as --gin.NAME=VALUE.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--gin_file", action="append", default=[], help="repeat in order")
-    parser.add_argument("--gin_search_paths", default="", help="comma-separated folders")
-    parser.add_argument("--gin_bindings", action="append", default=[], metavar="NAME=VALUE")
-    arguments, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-    unknown = [argument for argument in rest if not re.match(r"--gin\.[^=]+=", argument)]
-    if unknown:
-        parser.error(f"unknown arguments {unknown}; bindings are written --gin.NAME=VALUE")
-    bindings = [argument.removeprefix("--gin.") for argument in rest]
-    folders = [folder for folder in arguments.gin_search_paths.split(",") if folder]
-    configure(arguments.gin_file, [*arguments.gin_bindings, *bindings], folders)
+    arguments = command_line.read(argv, description)
+    configure(arguments.files, arguments.bindings, arguments.folders)
+    return arguments
 
 
 def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[str] = ()) -> None:
     """Replaces gin's configuration by these files and, over them, these bindings.
 
+    Args:
+      files: looked for in the working directory, the folders and among the project's own.
+      bindings: "NAME=VALUE"; they may refer to anything that the files import.
+      folders: where else to look for files.
+
     Raises:
-      ConfigError: as `parse` does.
+      ConfigError: on an unknown file, name or parameter, a value of the wrong type, or one that
+        is still missing.
     """
+    statements = gin_files.read(files, bindings, folders)
+    gin_check.check(statements)
+    imports: defaultdict[str | None, dict[str, None]] = defaultdict(dict)
+    for statement in statements:
+        if statement.is_import:
+            for reader in (statement.file, None):  # The command line sees what the files import.
+                imports[reader][statement.text] = None
     gin.clear_config()
-    logging.getLogger().addFilter(_is_news)
-    for folder in (*folders, str(GIN_FOLDER.parent), str(GIN_FOLDER)):
-        gin.add_config_file_search_path(folder)
+    bindings_in_order = (statement for statement in statements if not statement.is_import)
     try:
-        for file in files:
-            _check_file(file, folders)
-            gin.parse_config_file(file, print_includes_and_imports=False)
-        _check_macros(bindings)
-        # Bindings see the imports of the files; gin alone would not let them.
-        gin.parse_config("\n".join([*_import_lines(), *bindings]))
-        _check_required()
+        for file, group in itertools.groupby(bindings_in_order, key=lambda binding: binding.file):
+            gin.parse_config([*imports[file], *(binding.text for binding in group)])
         gin.finalize()
-    except ConfigError:
-        raise
     except Exception as error:
-        raise ConfigError(_explain(str(error))) from error
+        raise ConfigError(" ".join(str(error).split())) from error
 
 
 def call(configurable: Callable[..., Any], **arguments: Any) -> Any:
     """Calls what the files configured, with these arguments on top.
 
     Raises:
-      ConfigError: if the files leave out an argument of it, or of something that it makes.
+      ConfigError: if the files leave out an argument of it, or of something that it is given.
     """
-    try:
-        return gin.get_configurable(configurable)(**arguments)
-    except TypeError as error:
-        missing = re.search(r"missing (a|\d+) required .*", str(error))
-        where = re.search(r"In call to configurable '(\w+)'", str(error))
-        if missing is None or where is None:
-            raise
-        raise ConfigError(f"{where[1]} is {missing[0]}: does the algorithm fit the run?") from error
+    gin_check.check_call(configurable, arguments)
+    return gin.get_configurable(configurable)(**arguments)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Gin logs an error for each search path that lacks a file, though another has it."""
-    return not str(record.msg).startswith("Path not found")
-
-
-def _check_file(file: str, folders: Sequence[str]) -> None:
-    places = [Path(folder) for folder in ("", *folders, GIN_FOLDER.parent, GIN_FOLDER)]
-    if not any((place / file).is_file() for place in places):
-        own = [f"gin/{path.relative_to(GIN_FOLDER)}" for path in GIN_FOLDER.rglob("*.gin")]
-        raise ConfigError(f"no gin file {file!r}.{_nearest(file, own)}")
-
-
-def _check_macros(bindings: Iterable[str]) -> None:
-    """Gin takes a misspelt macro in silence: nothing would ever read it."""
-    text = gin.config_str()
-    known = set(re.findall(r"^(\w+) =", text, re.M)) | set(re.findall(r"%(\w+)", text))
-    for binding in bindings:
-        name = binding.partition("=")[0].strip()
-        if name.isidentifier() and name not in known:
-            raise ConfigError(f"nothing reads the macro {name!r}.{_nearest(name, known)}")
-
-
-def _check_required() -> None:
-    missing = re.findall(r"^(\S+) = *\\?\s*%gin\.REQUIRED", gin.config_str(), re.M)
-    if missing:
-        wanted = ", ".join(f"--gin.{name}=..." for name in missing)
-        raise ConfigError(f"values are missing: give {wanted}")
-
-
-def _import_lines() -> list[str]:
-    text = gin.config_str()
-    return re.findall(r"^(?:import|from) .*$", text, re.M)
-
-
-def _explain(message: str) -> str:
-    """Adds the nearest names to gin's message about an unknown one."""
-    if unknown := re.search(_UNKNOWN, message):
-        return message + _nearest(unknown[1], _configurables())
-    if unknown := re.search(r"'([\w.]+)' doesn't have a parameter named '(\w+)'", message):
-        target = _configurables().get(unknown[1].split("/")[-1])
-        if target is not None:
-            return message + _nearest(unknown[2], inspect.signature(target).parameters)
-    if unknown := re.search(r"No bindings specified for '(\w+)/", message):
-        bound = re.findall(r"^(\w+) =", gin.config_str(), re.M)
-        return f"the macro {unknown[1]!r} has no value.{_nearest(unknown[1], bound)}"
-    return message
-
-
-def _configurables() -> dict[str, Any]:
-    """Everything the files' imports make configurable, by the name that bindings use."""
-    found = {}
-    for line in _import_lines():
-        module = re.match(r"from (\S+) import (\w+)|import (\S+)", line)
-        if module[1] == "__gin__":
-            continue
-        path = module[3] or f"{module[1]}.{module[2]}"
-        name = module[3] or module[2]
-        for attribute, value in vars(importlib.import_module(path)).items():
-            if callable(value) and getattr(value, "__module__", "") == path:
-                found[f"{name}.{attribute}"] = value
-    return found
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f" Nearest: {', '.join(near)}." if near else ""
+@contextlib.contextmanager
+def _without_native_news() -> Iterator[None]:
+    """Holds back the standard error, then shows it without what TensorFlow says when imported."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(_NATIVE_NEWS):
+                    os.write(2, line)

@@ -1,30 +1,27 @@
 """Plays the exact lab: figures of both papers' claims, and a table of what was measured.
 
-python -m launch.play --gin_file=gin/runs/play.gin --gin.OUTPUT_DIR="'play'"
+python -m launch.play --gin_file=gin/runs/play.gin --gin.OUTPUT_DIR=play
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 import logging
 import sys
 
-import gin
-
 from launch import gin_support
-from po_jax.game import exhibits
+
+
+def play(arguments: Namespace) -> None:
+    """Plays the configured exhibits."""
+    from po_jax.game import exhibits
+
+    logging.getLogger(exhibits.__name__).setLevel(logging.INFO)
+    gin_support.call(exhibits.write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    logging.getLogger(exhibits.__name__).setLevel(logging.INFO)
-    try:
-        gin_support.parse(argv, __doc__)
-        gin.get_configurable(exhibits.write)()
-    except ValueError as error:
-        logging.getLogger(__name__).debug("traceback", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return gin_support.run(play, argv, __doc__, runs=["gin/runs/play.gin"])
 
 
 if __name__ == "__main__":

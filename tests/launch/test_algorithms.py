@@ -56,7 +56,7 @@ def command(folder, run, algorithm, model_dir, *more):
         "LOG_PERIOD": 1,
     }
     if run == "online":
-        settings["ANNOTATOR_CHECKPOINT_PATH"] = str(folder / "judge")
+        settings["JUDGE_CHECKPOINT_PATH"] = str(folder / "judge")
     return [
         f"--gin_file={folder}/model.gin",
         f"--gin_file=gin/runs/{run}.gin",
@@ -68,7 +68,7 @@ def command(folder, run, algorithm, model_dir, *more):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_algorithm_trains(algorithm, folder, tmp_path):
-    online = "OnlineFeed" in (GIN_FOLDER / "algorithms" / f"{algorithm}.gin").read_text()
+    online = "BETAS = None" not in (GIN_FOLDER / "algorithms" / f"{algorithm}.gin").read_text()
     run = "online" if online else "offline"
     assert train.main(command(folder, run, algorithm, tmp_path)) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -101,10 +101,10 @@ def test_the_same_command_resumes_and_its_configuration_can_be_run_again(folder,
 @pytest.mark.parametrize(
     ("run", "algorithm", "more", "message"),
     [
-        ("online", "ipo", (), "values are missing: give --gin.online_feed.OnlineFeed.beta"),
-        ("offline", "online_ipo", (), "'annotator'.*does the algorithm fit the run"),
-        ("online", "rlhf", ("--gin.ANNOTATOR=@judges.preference_annotator",), "reward annotator"),
-        ("online", "ipo_md", ("--gin.ANNOTATOR_CHECKPOINT_PATH=None",), "preference_model.gin"),
+        ("online", "ipo", (), "BETAS are None.*give an online algorithm"),
+        ("offline", "online_ipo", (), r"BETAS \(0.0, 0.0\): give an offline algorithm"),
+        ("online", "rlhf", ("--gin.JUDGE_MODEL=@judges.PreferenceModel()",), "a judge with rewards"),
+        ("online", "ipo_md", ("--gin.JUDGE_CHECKPOINT_PATH=None",), "preference_model.gin"),
         ("online", "ipo_md", ("--gin.BETTA=0.1",), "Nearest: BETA"),
         ("offline", "ipo", ("--gin.BATCH_SIZE=6",), "multiple of 8 .* got 6"),
         ("offline", "ipo", ("--gin.EVAL_SPLIT='tset'",), "tset"),

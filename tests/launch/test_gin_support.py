@@ -1,10 +1,13 @@
-"""The command line: files found from anywhere, and mistakes answered with the right name."""
+"""Commands run by gin: what gin is given, and how what goes wrong is told."""
+
+import os
 
 import gin
 import jax.numpy as jnp
 import pytest
 
 from launch import gin_support
+from po_jax.checkpoints.manager import CheckpointError
 from po_jax.losses import pairwise
 
 FILE = """
@@ -34,48 +37,119 @@ def test_bindings_of_the_command_line_come_last(file):
 
 
 def test_bindings_may_refer_to_what_the_files_import(file):
-    gin_support.parse(
-        [f"--gin_file={file}", "--gin.TAU=1", "--gin.objectives.contrastive.loss=@pairwise.slic"],
-        "",
-    )
+    gin_support.configure([file], ["TAU = 1", "objectives.contrastive.loss = @pairwise.slic"])
     assert "@pairwise.slic" in gin.config_str()
 
 
-def test_files_are_found_from_any_directory(file, tmp_path, monkeypatch):
+def test_an_included_file_has_its_own_names(file, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    (tmp_path / "outer.gin").write_text("include 'mine.gin'\nTAU = 2.0\n")
-    gin_support.parse([f"--gin_search_paths={tmp_path}", "--gin_file=outer.gin"], "")
+    (tmp_path / "outer.gin").write_text(
+        "from __gin__ import dynamic_registration\nimport json as pairwise\ninclude 'mine.gin'\n"
+        "TAU = 2.0\npairwise.dumps.indent = 2\n"
+    )
+    files = ["outer.gin", "mine.gin", "outer.gin"]
+    gin_support.configure(files, [], [str(tmp_path)])
     assert gin.query_parameter("TAU/macro.value") == 2.0
+    assert gin.get_bindings(pairwise.dpo) == {"tau": 1.0}
+
+
+def test_a_configuration_replaces_the_one_before(file):
+    gin_support.configure([file], ["TAU=1", "pairwise.slic.tau=2"])
+    gin_support.configure([file], ["TAU=1"])
+    assert "slic" not in gin.config_str()
+
+
+def test_a_call_that_lacks_arguments_is_refused_before_it_is_made(file):
+    gin_support.configure([file], ["TAU=1", "pairwise.dpo.tau=@pairwise.ipo()"])
+    given = {"margin": jnp.ones(2), "preference": jnp.ones(2)}
+    with pytest.raises(gin_support.ConfigError, match=r"^nothing gives pairwise\.slic its tau: "):
+        gin_support.call(pairwise.slic, **given)
+    with pytest.raises(gin_support.ConfigError, match=r"pairwise\.ipo its margin, preference: "):
+        gin_support.call(pairwise.dpo, **given)
+    assert gin_support.call(pairwise.ipo, **given).tolist() == [0.25] * 2
+
+
+def test_a_call_sees_the_scopes_of_references(file, tmp_path, monkeypatch):
+    (tmp_path / "my_schedule.py").write_text("def half_of(x): return x / 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = {"margin": jnp.ones(2), "preference": jnp.ones(2)}
+    bindings = ["import my_schedule", "a/my_schedule.half_of.x=1.0"]
+    gin_support.configure([file], [*bindings, "TAU=@a/b/my_schedule.half_of()"])
+    assert gin_support.call(pairwise.ipo, **given).tolist() == [0.0] * 2
+    gin_support.configure([file], [*bindings, "TAU=@b/my_schedule.half_of()"])
+    with pytest.raises(gin_support.ConfigError, match=r"my_schedule\.half_of its x: "):
+        gin_support.call(pairwise.ipo, **given)
+
+
+def run(program, *arguments):
+    return gin_support.run(program, arguments, "Does things.")
+
+
+def test_a_program_gets_its_arguments(file):
+    seen = []
+    assert run(seen.append, f"--gin_file={file}", "--gin.TAU=1") == 0
+    assert seen[0].bindings == ["TAU=1"]
+
+
+def test_a_mistake_is_one_line(file, capsys):
+    assert run(pytest.fail, f"--gin_file={file}", "--gin.TAU='1'") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: --gin.TAU='1': expected float | int, got '1' (for pairwise.ipo.tau, {file}:8)"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("bindings", "message"),
+    ("error", "status", "told"),
     [
-        (["TAUU=1"], r"nothing reads the macro 'TAUU'\. Nearest: TAU\."),
-        (["TAU=1", "pairwise.ipo.tua=1"], r"parameter named 'tua'(.|\n)*Nearest: tau\."),
-        (["TAU=1", "pairwise.ipp.tau=1"], r"pairwise.ipp(.|\n)*Nearest: pairwise.ipo"),
+        (ValueError("expected a, got b"), 1, "error: expected a, got b\n"),
+        (CheckpointError("no checkpoint"), 1, "error: no checkpoint\n"),
         (
-            ["TAU=1", "objectives.contrastive.loss=@pairwise.slik"],
-            r"pairwise.slik(.|\n)*Nearest: pairwise.slic",
+            PermissionError(13, "Permission denied", "x"),
+            1,
+            "error: [Errno 13] Permission denied: 'x'\n",
         ),
-        (["TAU=%TAUX"], r"macro 'TAUX' has no value\. Nearest: TAU\."),
-        ([], r"values are missing: give --gin.TAU=\.\.\."),
-        (["TAU=[1"], "EOF"),
+        (ValueError("first\nsecond"), 1, "error: first (--debug shows more)\n"),
+        (ValueError(), 1, "error: ValueError\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_mistake_is_answered_with_the_nearest_name(file, bindings, message):
-    with pytest.raises(gin_support.ConfigError, match=message):
-        gin_support.parse([f"--gin_file={file}", *(f"--gin.{b}" for b in bindings)], "")
+def test_what_goes_wrong_outside_is_told_in_a_line(error, status, told, capsys):
+    def program():
+        raise error
+
+    assert gin_support.exit_status(program) == status
+    assert capsys.readouterr().err == told
 
 
-def test_an_unknown_algorithm_is_answered_with_the_nearest_file():
-    with pytest.raises(gin_support.ConfigError, match=r"Nearest: .*gin/algorithms/ipo_md\.gin"):
-        gin_support.parse(["--gin_file=gin/algorithms/ipo_mdd.gin"], "")
+def test_debug_shows_the_traceback(capsys):
+    def program():
+        raise ValueError("first\nsecond")
+
+    assert gin_support.exit_status(program, debug=True) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback") and text.endswith("second\nerror: first\n")
 
 
-def test_an_argument_that_is_no_binding_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        gin_support.parse(["--steps=3"], "")
-    assert "--gin.NAME=VALUE" in capsys.readouterr().err
+def test_a_fault_of_the_program_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        gin_support.exit_status(lambda: print(1 / 0))
+
+
+def test_what_tensorflow_says_when_imported_is_not_shown(file, tmp_path, monkeypatch, capfd):
+    (tmp_path / "noisy.py").write_text(
+        "import os\nos.write(2, b'WARNING: All log messages before absl::InitializeLog() is "
+        "called are written to STDERR\\nI0000 00:00:1.2 1 port.cc:153] news\\nW0000 kept\\n')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert (
+        run(
+            lambda _: os.write(2, b"I0000 late\n"),
+            f"--gin_file={file}",
+            "--gin.TAU=1",
+            "--gin_bindings=import noisy",
+        )
+        == 0
+    )
+    assert capfd.readouterr().err == "W0000 kept\nI0000 late\n"

@@ -12,7 +12,7 @@ from tests.launch import tiny_policies
 PROMPTS = 11
 JUDGE = """
 from __gin__ import dynamic_registration
-from po_jax.judges import functions
+from po_jax import judges
 from tests.launch import test_label
 
 ANNOTATOR = @functions.CallableJudge
