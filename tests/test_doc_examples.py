@@ -31,8 +31,7 @@ ADDITIONS = _blocks("from __gin__ ")
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if ">>>" in text])
-def test_examples_print_what_they_say(page, monkeypatch):
-    monkeypatch.setenv("PO_JAX_VOCABULARY", "docstrings")
+def test_examples_print_what_they_say(page):
     failed, attempted = doctest.testfile(str(ROOT / page), module_relative=False)
     assert attempted and not failed
 
