@@ -15,16 +15,18 @@ MAX_ARGUMENTS = 7
 LAYERS = (
     "types",
     "metrics",
+    "vocabulary",
     "partitioning",
+    "data",
     "reporting",
     "logprobs",
     "losses",
+    "language_model",
     "t5",
     "sampling",
-    "vocabulary",
-    "annotators",
-    "models",
     "checkpoints",
+    "models",
+    "judges",
     "training",
     "evaluation",
     "game",
@@ -36,11 +38,12 @@ EXTRAS = {
     "judges/rouge.py": {"rouge_score"},
     "checkpoints": {"orbax", "tensorstore", "safetensors", "msgpack", "ml_dtypes", "etils"},
     "checkpoints/tokenizer.py": {"sentencepiece"},  # imported where a vocabulary is read
-    "evaluation/rouge.py": {"rouge_score"},
     "metrics.py": {"clu"},
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
+    "data/json_lines.py": {"etils"},
+    "training": {"etils"},
     "reporting/tensorboard.py": {"tensorflow"},
     "reporting/weights_and_biases.py": {"wandb"},
 }
@@ -87,6 +90,12 @@ def test_dependencies_point_one_way():
                 assert LAYERS.index(other) <= LAYERS.index(layer), (
                     f"{path.relative_to(ROOT)} imports {name}, which is above it"
                 )
+
+
+def test_only_its_own_room_knows_a_network_by_name():
+    for path in _files("po_jax", "launch"):
+        if path.parent != ROOT / "po_jax" / "t5":
+            assert "T5LM" not in path.read_text(), path.relative_to(ROOT)
 
 
 def test_po_jax_imports_only_what_it_may():

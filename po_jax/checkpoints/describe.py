@@ -10,13 +10,15 @@ import jax
 from po_jax.checkpoints import trees
 from po_jax.checkpoints.leaves import Leaves
 from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
+from po_jax.t5.network import Transformer
 
 
 @functools.cache  # Tracing a deep network takes seconds.
 def parameter_shapes(config: T5Config) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a network's parameters by path; nothing is allocated."""
-    tree = jax.eval_shape(T5LM(config).init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((1, 1), "int32")
+    variables = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens, tokens)
+    tree = variables["params"]
     leaves = flax.traverse_util.flatten_dict(tree, sep="/")
     return types.MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 

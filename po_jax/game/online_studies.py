@@ -38,8 +38,7 @@ from po_jax.game.equilibrium import (
 )
 from po_jax.game.gradients import expected_gradient, gradient_covariance
 from po_jax.game.language import Player
-from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
+from po_jax.language_model import LanguageModel
 
 Numbers = dict[str, np.ndarray]
 
@@ -202,24 +201,17 @@ def _traces(algorithm: Algorithm, game: Game, path: Path) -> np.ndarray:
     return np.asarray(jax.vmap(trace)(path))
 
 
-def token_mixtures(tau: float = 0.1) -> Numbers:
-    """How far a sampler's mixture, token by token, is from the theory's, on a real T5.
+def token_mixtures(model: LanguageModel, tau: float = 0.1) -> Numbers:
+    """How far a sampler's mixture, token by token, is from the theory's, on a real network.
 
-    Between two random T5s of five words, over the 85 completions of at most three tokens; and how
-    far apart the stationary points are that IPO-MD has with the one and with the other.
+    Between two random policies, over all completions of at most three tokens (85 of five words);
+    and how far apart the stationary points are that IPO-MD has with the one and with the other.
+
+    Args:
+      model: with a vocabulary of a few words, prompts of the words 1 to 4 included.
+      tau: strength of the regularisation, > 0.
     """
-    tree = all_completions(vocab_size=5, max_length=3)
-    model = T5LM(
-        T5Config(
-            vocab_size=5,
-            emb_dim=8,
-            num_heads=2,
-            head_dim=4,
-            mlp_dim=16,
-            num_encoder_layers=1,
-            num_decoder_layers=1,
-        )
-    )
+    tree = all_completions(vocab_size=model.vocab_size, max_length=3)
     with jax.enable_x64(False):
         init = jax.jit(model.init)
         policy, reference = (init(jax.random.key(seed)) for seed in (0, 1))

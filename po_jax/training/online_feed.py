@@ -39,7 +39,7 @@ class OnlineFeed:
       annotator: judges the pairs; in both orders, unless it is antisymmetric.
       strategy: the completions' length; tokens must be drawn from the mixture itself.
       betas: weight of the partner in the mixture that y1 and y2 are drawn from, each in [0, 1], a
-        number or a schedule of the step.
+        number or a schedule of the step. None, an offline algorithm's, is refused.
       against_average: the partner is the train state's moving average of pi, in place of mu.
       missing_eos_penalty: taken from the preference for a completion that was cut off before its
         EOS, in [0, 1], and from its reward.
@@ -57,11 +57,13 @@ class OnlineFeed:
         *,
         annotator: Judge,
         strategy: Strategy,
-        betas: tuple[Weight, Weight],
+        betas: tuple[Weight, Weight] | None,
         against_average: bool = False,
         missing_eos_penalty: float = 0.0,
         pieces: int = 1,
     ):
+        if betas is None:
+            raise ValueError("OnlineFeed.betas: expected two weights, got None (offline)")
         for index, value in enumerate(betas):
             if not callable(value) and not 0.0 <= value <= 1.0:
                 raise ValueError(

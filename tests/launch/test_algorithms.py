@@ -103,7 +103,12 @@ def test_the_same_command_resumes_and_its_configuration_can_be_run_again(folder,
     [
         ("online", "ipo", (), "BETAS are None.*give an online algorithm"),
         ("offline", "online_ipo", (), r"BETAS \(0.0, 0.0\): give an offline algorithm"),
-        ("online", "rlhf", ("--gin.JUDGE_MODEL=@judges.PreferenceModel()",), "a judge with rewards"),
+        (
+            "online",
+            "rlhf",
+            ("--gin.JUDGE_MODEL=@judges.PreferenceModel()",),
+            "a judge with rewards",
+        ),
         ("online", "ipo_md", ("--gin.JUDGE_CHECKPOINT_PATH=None",), "preference_model.gin"),
         ("online", "ipo_md", ("--gin.BETTA=0.1",), "Nearest: BETA"),
         ("offline", "ipo", ("--gin.BATCH_SIZE=6",), "multiple of 8 .* got 6"),

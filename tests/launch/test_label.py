@@ -15,9 +15,8 @@ from __gin__ import dynamic_registration
 from po_jax import judges
 from tests.launch import test_label
 
-ANNOTATOR = @functions.CallableJudge
-functions.CallableJudge.judge = @test_label.shorter
-functions.CallableJudge.vocabulary = %VOCABULARY
+JUDGE = @judges.CallableJudge
+judges.CallableJudge.judge = @test_label.shorter
 """
 
 
@@ -67,4 +66,4 @@ def test_every_pair_is_judged_once(arguments, tmp_path, capsys):
 
 def test_one_completion_makes_no_pair(arguments, capsys):
     assert label.main([*arguments, "--gin.SAMPLES=1"]) == 1
-    assert "at least 2 samples a prompt, got 1" in capsys.readouterr().err
+    assert "at least 2 samples of each prompt, got 1" in capsys.readouterr().err

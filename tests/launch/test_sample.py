@@ -87,7 +87,7 @@ def test_long_prompts_are_cut_and_counted(arguments, folder, caplog):
     ("extra", "message"),
     [
         (["--prompts=nowhere.txt"], "no file at nowhere.txt"),
-        (["--prompts=broken.jsonl"], 'broken.jsonl:2: expected {"prompt": "..."}, got'),
+        (["--prompts=broken.jsonl"], "broken.jsonl, line 2: expected the key 'prompt'"),
         (["--prompts=empty.txt"], "empty file"),
         (["--prompt= "], "none of them empty"),
         (["--gin.BETA=0.5"], "got beta 0.5 and reference None"),

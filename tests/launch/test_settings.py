@@ -28,7 +28,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(task):
     model = T5LM(T5Config(vocab_size=100))
     layout = Prompts(lengths={"inputs": 8})
     with pytest.raises(ValueError, match="at most 100 ids, .* got 259"):
-        settings.batches(task, "train", layout, 2, model)
+        settings.batch_stream(task, "train", layout, 2, model)
 
 
 def test_a_module_that_is_not_there_is_named():
