@@ -44,7 +44,8 @@ def to_tokens(
 
     What is cut loses its EOS, as in T5's tasks.
     """
-    rows = [[*vocabulary.encode(text), vocabulary.eos_id] for text in texts]
+    eos = [] if vocabulary.eos_id is None else [vocabulary.eos_id]
+    rows = [[*vocabulary.encode(text), *eos] for text in texts]
     tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
     for out, row in zip(tokens, rows, strict=True):
         out[: len(row)] = row[:length]

@@ -213,7 +213,7 @@ class RewardModel(Model):
     ) -> tuple[Array, dict[str, Array]]:
         """Index of the better completion, and the rewards of both."""
         batch = preference_batch(batch)
-        rewards = self.judge(params, batch.prompt, batch.completion).reward
+        rewards = reward(self.language_model, self.template, params, batch.prompt, batch.completion)
         return jnp.argmax(rewards, axis=1), {"reward": rewards}
 
     def score_batch(self, params: Params, batch: Comparisons) -> Float[Array, " batch"]:

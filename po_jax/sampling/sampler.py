@@ -60,7 +60,7 @@ class Sampler:
                 f"Sampler: expected beta in [0, 1], and a partner where it is not 0, got beta "
                 f"{tuple(beta)} and {'no' if partner is None else 'a'} partner"
             )
-        weights = np.broadcast_to(np.float32(beta), (len(prompt), len(beta)))
+        weights = np.broadcast_to(np.asarray(beta, np.float32), (len(prompt), len(beta)))
         prompt, weights = self.partitioner.distribute((prompt, weights))
         with self.partitioner.activate():
             return sample(self.language_model, self.strategy, policy, partner, prompt, weights, key)
