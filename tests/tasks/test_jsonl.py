@@ -114,10 +114,10 @@ def test_mistakes_are_told_with_file_and_line(tmp_path, line, message):
 
 def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="no file at .*absent.jsonl"):
-        records.rows(tmp_path / "absent.jsonl", jsonl.prompt)
+        records.rows(tmp_path / "absent.jsonl", records.prompt)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="empty file: .*empty.jsonl"):
-        records.rows(tmp_path / "empty.jsonl", jsonl.prompt)
+        records.rows(tmp_path / "empty.jsonl", records.prompt)
 
 
 def test_importing_registers_tasks_that_ask_for_their_folder(monkeypatch):
