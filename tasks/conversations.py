@@ -132,7 +132,7 @@ def _part(part: object, where: str) -> str:
 
 
 def _common_beginning(sides: Sequence[Said]) -> Said:
-    """What conversations or texts begin with alike: whole messages, or words up to a white space."""
+    """What all begin with: whole messages or, of texts, whole words."""
     if len({type(side) for side in sides}) > 1:
         return ""
     common = os.path.commonprefix(sides)  # of lists, too

@@ -98,13 +98,17 @@ def prompt(record: Record, where: str) -> Row:
       ValueError: a text is empty or none; names `where`.
     """
     record = conversations.unfolded(record, where)
-    given = [key for key in ("completion", "summary") if record.get(key) not in (None, "")]
+    given = [key for key in ("completion", "summary") if not _blank(record.get(key))]
     if not given and "chosen" in record and "rejected" in record:
         row = comparison(record, where)
         better = "completion_1" if row["preference"] >= 0.5 else "completion_2"
         return {"inputs": row["inputs"], "answers": [row[better]]}
     inputs, answers = conversations.prompt_and(record, given, where)
     return {"inputs": inputs, "answers": answers}
+
+
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def ended(record: Record, key: str, where: str) -> bool:

@@ -61,7 +61,9 @@ def lines(path: epath.PathLike) -> Iterator[tuple[str, str]]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 packed = "gzip; unpack it" if line.startswith(_GZIP) else error
-                raise ValueError(f"{where}: expected UTF-8, got {line[:60]!r} ({packed})") from error
+                raise ValueError(
+                    f"{where}: expected UTF-8, got {line[:60]!r} ({packed})"
+                ) from error
             if "\0" in text:  # UTF-16 without its mark passes for UTF-8 otherwise.
                 raise ValueError(f"{where}: expected text in UTF-8, got NUL in {line[:60]!r}")
             if text.strip():
