@@ -115,7 +115,7 @@ def _import(module: str | None) -> None:
         return
     try:
         importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, SyntaxError) as error:
         raise ValueError(
             f"expected MIXTURE_OR_TASK_MODULE to name a module, got {module!r}: {error}"
         ) from error

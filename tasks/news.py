@@ -43,6 +43,11 @@ class _Prepared(seqio.TfdsDataSource):
             return super().get_dataset(*args, **kwargs)
         except (AssertionError, tfds.core.DatasetNotFoundError) as error:
             raise ValueError(
-                f"expected {self.tfds_dataset.name} on disk, got: {str(error).partition('. ')[0]}; "
-                f"`tfds build {self.tfds_dataset.name}` makes it, and TFDS_DATA_DIR says where it is"
+                f"expected {self.tfds_dataset.name} on disk, got: {_first_sentence(error)}. "
+                f"`tfds build {self.tfds_dataset.name}` makes it; TFDS_DATA_DIR says where it is"
             ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """TFDS goes on with all data sets that it knows."""
+    return str(error).partition("\n")[0].partition(". ")[0]

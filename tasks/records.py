@@ -47,6 +47,15 @@ def text(record: Record, key: str, where: str) -> str:
     return value
 
 
+def optional_text(record: Record, key: str, where: str) -> str | None:
+    """The string under `key`; None where there is none, or white space alone.
+
+    Raises:
+      ValueError: its value is not a string.
+    """
+    return None if _is_blank(record.get(key)) else text(record, key, where)
+
+
 def comparison(record: Record, where: str) -> Row:
     """The row of a comparison in TRL's format; the feed exchanges its completions at random.
 
@@ -98,7 +107,7 @@ def prompt(record: Record, where: str) -> Row:
       ValueError: a text is empty or none; names `where`.
     """
     record = conversations.unfolded(record, where)
-    given = [key for key in ("completion", "summary") if not _blank(record.get(key))]
+    given = [key for key in ("completion", "summary") if not _is_blank(record.get(key))]
     if not given and "chosen" in record and "rejected" in record:
         row = comparison(record, where)
         better = "completion_1" if row["preference"] >= 0.5 else "completion_2"
@@ -107,7 +116,7 @@ def prompt(record: Record, where: str) -> Row:
     return {"inputs": inputs, "answers": answers}
 
 
-def _blank(value: Any) -> bool:
+def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
