@@ -38,14 +38,23 @@ def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
 
 
 def to_tokens(
-    vocabulary: Vocabulary, texts: Sequence[str], length: int, keep_end: bool = False
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    length: int,
+    keep_end: bool = False,
+    ended: Sequence[bool] | None = None,
 ) -> tuple[Int[np.ndarray, "texts length"], int]:
     """Texts as rows of token ids with EOS, cut to `length`, and how many were cut.
 
-    What is cut loses its EOS, as in T5's tasks; or with `keep_end` its beginning.
+    What is cut loses its EOS, as in T5's tasks; or with `keep_end` its beginning. A text of which
+    `ended` says that it was cut before gets none.
     """
     eos = [] if vocabulary.eos_id is None else [vocabulary.eos_id]
-    rows = [[*vocabulary.encode(text), *eos] for text in texts]
+    ended = [True] * len(texts) if ended is None else ended
+    rows = [
+        [*vocabulary.encode(text), *(eos if end else [])]
+        for text, end in zip(texts, ended, strict=True)
+    ]
     tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
     for out, row in zip(tokens, rows, strict=True):
         out[: len(row)] = row[-length:] if keep_end else row[:length]

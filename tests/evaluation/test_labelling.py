@@ -100,7 +100,7 @@ def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):
 
 def test_one_text_twice_is_left_out_whatever_the_judge_says(checkpoint, caplog):
     made = labelling(checkpoint, lambda *texts: 0.9)
-    made = dataclasses.replace(made, sampler=tiny.sampler(temperature=0.0))
+    made = dataclasses.replace(made, sampler=tiny.sampler(temperature=0.0, min_length=3))
     assert list(made.records()) == []
     assert "of one text twice" in caplog.text
 
