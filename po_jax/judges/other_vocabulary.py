@@ -44,7 +44,7 @@ class OtherVocabularyJudge:
         texts = pairs.completion_texts(self.vocabulary)
         flat = [text for pair in texts for text in pair]
         tokens, kept = collect((pairs.completion, pairs.mask))
-        ended = ((tokens == self.vocabulary.eos_id) & kept).any(axis=-1).reshape(-1)
+        ended = ((tokens == self.vocabulary.eos_id) & kept).any(axis=-1).reshape(-1).tolist()
         prompts = pairs.prompt_texts(self.vocabulary)
         length = self.lengths["inputs"]
         prompt, _ = to_tokens(self.own_vocabulary, prompts, length, self.keep_end)
