@@ -9,6 +9,7 @@ With no prompt given, prompts come from the task.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+import io
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ def sample(arguments: Namespace) -> None:
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
     drawn = draw(texts)
     if arguments.output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.
+            sys.stdout.reconfigure(errors="backslashreplace")
         print("\n".join(map(show, drawn)))
     else:
         json_lines.write(arguments.output, (row for one in drawn for row in to_records(one)))

@@ -59,6 +59,8 @@ def optional_text(record: Record, key: str, where: str) -> str | None:
 def comparison(record: Record, where: str) -> Row:
     """The row of a comparison in TRL's format; the feed exchanges its completions at random.
 
+    The better one serves as the answer where prompts are what is wanted.
+
     Raises:
       ValueError: a text is missing or empty, the preference is not a number in [0, 1], or what says
         whether a completion ended is neither true nor false.
@@ -74,6 +76,7 @@ def comparison(record: Record, where: str) -> Row:
         )
     prompt, (chosen, rejected) = conversations.prompt_and(record, ("chosen", "rejected"), where)
     return {
+        "answers": [chosen if preference >= 0.5 else rejected],
         "inputs": prompt,
         "completion_1": chosen,
         "completion_2": rejected,
@@ -90,6 +93,8 @@ def demonstration(record: Record, where: str) -> Row:
       ValueError: a text is missing or empty; names `where`.
     """
     record = conversations.unfolded(record, where)
+    if record.get("label") is False:
+        raise ValueError(f"{where}: expected a completion to imitate, got one with 'label' false")
     key = "summary" if "summary" in record and "completion" not in record else "completion"
     inputs, (target,) = conversations.prompt_and(record, [key], where)
     return {
@@ -108,10 +113,10 @@ def prompt(record: Record, where: str) -> Row:
     """
     record = conversations.unfolded(record, where)
     given = [key for key in ("completion", "summary") if not _is_blank(record.get(key))]
+    given = [] if record.get("label") is False else given  # of TRL's unpaired format
     if not given and "chosen" in record and "rejected" in record:
         row = comparison(record, where)
-        better = "completion_1" if row["preference"] >= 0.5 else "completion_2"
-        return {"inputs": row["inputs"], "answers": [row[better]]}
+        return {key: row[key] for key in ("inputs", "answers")}
     inputs, answers = conversations.prompt_and(record, given, where)
     return {"inputs": inputs, "answers": answers}
 

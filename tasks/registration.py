@@ -111,6 +111,11 @@ def _source(source: ReadRows | seqio.DataSource) -> seqio.DataSource:
 
 
 def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
+    if not rows:
+        raise ValueError("expected rows of a split, got none")
+    for number, row in enumerate(rows, start=1):
+        if missing := rows[0].keys() - row.keys():
+            raise ValueError(f"expected {sorted(missing)} in row {number}, got only {sorted(row)}")
     return tf.data.Dataset.from_tensor_slices(
         {key: _column([row[key] for row in rows]) for key in rows[0]}
     )
@@ -119,5 +124,5 @@ def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
 def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(values[0], list):
         return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
-    dtype = {bool: tf.bool, float: tf.float32}.get(type(values[0]), tf.string)
-    return tf.constant(values, dtype)
+    dtypes = {bool: tf.bool, float: tf.float32, int: tf.float32}
+    return tf.constant(values, dtypes.get(type(values[0]), tf.string))

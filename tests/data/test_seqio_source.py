@@ -167,16 +167,35 @@ def test_what_is_not_there_is_named(tasks, task, split, layout, message):
     ("change", "message"),
     [
         ({"completion_2": ""}, "train: completion_2 is empty in example 2"),
+        (
+            {"completion_2": "", "completion_2_ended": False},
+            "train: completion_2 is empty in examp",
+        ),
         ({"preference": 1.5}, r"train: expected preferences in \[0, 1\], got 1.5 in example 2"),
         ({"preference": float("nan")}, "got nan in example 2"),
     ],
 )
 def test_a_task_of_someone_elses_is_checked(change, message):
-    good = {"inputs": "p", "completion_1": "a", "completion_2": "b", "preference": 1.0}
-    name = "feed_" + re.sub(r"\W", "_", message)
+    good = {"inputs": "p", "completion_1": "a", "completion_2": "b", "preference": 1}
+    good |= dict.fromkeys(change.keys() - good.keys(), True)
+    name = "feed_" + re.sub(r"\W", "_", f"{message} {len(change)}")
     jsonl.registration.add_comparisons(name, lambda split: [good, {**good, **change}], BYTES)
     with pytest.raises(ValueError, match=message):
         seqio_source.stream(name, "train", Comparisons(LENGTHS), 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "expected rows of a split, got none"),
+        ([{"inputs": "a", "answers": []}, {"inputs": "b"}], "expected .'answers'. in row 2, got"),
+    ],
+)
+def test_a_reader_of_someone_elses_is_checked(rows, message):
+    name = f"feed_rows_{len(rows)}"
+    jsonl.registration.add_prompts(name, lambda split: rows, BYTES)
+    with pytest.raises(ValueError, match=message):
+        seqio_source.stream(name, "train", Prompts(LENGTHS), 2)
 
 
 def test_human_comparisons_lose_nothing_on_the_way(shared_data):

@@ -96,7 +96,7 @@ def test_records_say_which_completion_ended(checkpoint):
 def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):
     assert list(labelling(checkpoint, lambda *texts: 0.5).records()) == []
     (said,) = (record.getMessage() for record in caplog.records)
-    assert re.match(r"of 5 pairs are left out: \d (judged alike|with an empty completion)", said)
+    assert re.match(r"of 5 pairs are left out: \d (judged alike|with an empty text)", said)
     assert sum(map(int, re.findall(r" (\d) ", said.partition(":")[2]))) == tiny.PROMPTS
 
 

@@ -111,6 +111,8 @@ def test_demonstrations(record, inputs, target):
         ({"messages": [ASK]}, {"inputs": ASK["content"], "answers": []}),
         ({"prompt": "a", "completion": None}, {"inputs": "a", "answers": []}),
         ({"prompt": "a", "completion": " "}, {"inputs": "a", "answers": []}),
+        ({"prompt": "a", "completion": "b", "label": True}, ["b"]),
+        ({"prompt": "a", "completion": "b", "label": False}, []),
         ({"prompt": "a", "summary": "b", "chosen": "c", "rejected": "d"}, ["b"]),
         ({"prompt": "a", "chosen": "c", "rejected": "d", "preference": 0.2}, ["d"]),
     ],
@@ -222,6 +224,14 @@ def test_what_is_no_demonstration_is_named(record, message):
     for parse in (records.demonstration, records.prompt):
         with pytest.raises(ValueError, match=f"f.jsonl, line 7: .*{message}"):
             parse(record, "f.jsonl, line 7")
+
+
+def test_a_completion_that_is_labelled_bad_is_not_imitated():
+    record = {"prompt": "a", "completion": "b", "label": False}
+    with pytest.raises(
+        ValueError, match="f.jsonl, line 7: .* to imitate, got one with 'label' fal"
+    ):
+        records.demonstration(record, "f.jsonl, line 7")
 
 
 def test_one_message_is_its_content():
