@@ -22,9 +22,7 @@ def rows(path: Path, parse: Callable[[Record, str], Row]) -> list[Row]:
     """
     if path.parent.is_dir() and not path.exists():
         found = sorted(file.name for file in path.parent.glob(f"*{path.suffix}"))
-        raise ValueError(
-            f"expected a file of each split that is read, got no file at {path}, only {found}"
-        )
+        raise ValueError(f"expected a file of the split, got no file at {path}, only {found}")
     parsed = [parse(record, where) for where, record in json_lines.read(path)]
     if not parsed:
         raise ValueError(f"expected one JSON object a line, got an empty file: {path}")

@@ -189,6 +189,10 @@ def test_a_task_of_someone_elses_is_checked(change, message):
     [
         ([], "expected rows of a split, got none"),
         ([{"inputs": "a", "answers": []}, {"inputs": "b"}], "expected .'answers'. in row 2, got"),
+        (
+            [{"inputs": b"caf\xe9", "answers": []}],
+            "train: expected inputs_pretokenized in UTF-8, got",
+        ),
     ],
 )
 def test_a_reader_of_someone_elses_is_checked(rows, message):
