@@ -41,7 +41,7 @@ def prompt_and(record: Record, keys: Sequence[str], where: str) -> tuple[str, li
         if not beginning or sides[0] == sides[1]:
             raise ValueError(
                 f"{where}: expected the key 'prompt', or that {' and '.join(map(repr, keys))} "
-                f"begin alike and end otherwise, got only {sorted(record)}"
+                f"begin alike and end otherwise, got only {sorted(record)!s:.200}"
             )
         prompt = render(beginning).rstrip()
         sides = [side[len(beginning) :] for side in sides]
@@ -82,7 +82,7 @@ def read(record: Record, key: str, where: str) -> Said:
       ValueError: it is neither, is missing or is empty; names `where`.
     """
     if key not in record:
-        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)}")
+        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)!s:.200}")
     value = record[key]
     if isinstance(value, str):
         said = value if value.strip() else ""
@@ -92,7 +92,7 @@ def read(record: Record, key: str, where: str) -> Said:
     else:
         raise ValueError(
             f"{where}: expected {key!r} to be a string or a list of messages, "
-            f"got {reprlib.repr(value)}"
+            f"got {reprlib.repr(value):.60}"
         )
     if not said:
         raise ValueError(f"{where}: {key!r} is empty")
@@ -111,7 +111,7 @@ def render(said: Said) -> str:
 def _turn(message: object, where: str) -> Turn:
     if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
         raise ValueError(
-            f'{where}: expected {{"role": ..., "content": ...}}, got {reprlib.repr(message)}'
+            f'{where}: expected {{"role": ..., "content": ...}}, got {reprlib.repr(message):.60}'
         )
     role, content = message["role"], message.get("content")
     if message.get("tool_calls") or message.get("function_call"):
@@ -119,7 +119,7 @@ def _turn(message: object, where: str) -> Turn:
     if isinstance(content, list):
         content = "".join(_part(part, where) for part in content)
     if not isinstance(content, str):
-        raise ValueError(f"{where}: expected a text as content, got {reprlib.repr(content)}")
+        raise ValueError(f"{where}: expected a text as content, got {reprlib.repr(content):.60}")
     if not content.strip() and role != "system":
         raise ValueError(f"{where}: the {role}'s content is empty")
     return role, content
@@ -128,7 +128,7 @@ def _turn(message: object, where: str) -> Turn:
 def _part(part: object, where: str) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
-    raise ValueError(f"{where}: expected parts of type 'text', got {reprlib.repr(part)}")
+    raise ValueError(f"{where}: expected parts of type 'text', got {reprlib.repr(part):.60}")
 
 
 def _common_beginning(sides: Sequence[Said]) -> Said:

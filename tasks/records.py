@@ -36,10 +36,10 @@ def text(record: Record, key: str, where: str) -> str:
       ValueError: the key is missing, or its value is empty or not a string.
     """
     if key not in record:
-        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)}")
+        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)!s:.200}")
     value = record[key]
     if not isinstance(value, str):
-        raise ValueError(f"{where}: expected {key!r} to be a string, got {reprlib.repr(value)}")
+        raise ValueError(f"{where}: expected {key!r} to be a string, got {reprlib.repr(value):.60}")
     if not value.strip():
         raise ValueError(f"{where}: {key!r} is empty")
     return value
@@ -66,11 +66,11 @@ def comparison(record: Record, where: str) -> Row:
     preference = record.get("preference", 1.0)
     if isinstance(preference, bool) or not isinstance(preference, int | float):
         raise ValueError(
-            f"{where}: expected 'preference' to be a number, got {reprlib.repr(preference)}"
+            f"{where}: expected 'preference' to be a number, got {reprlib.repr(preference):.60}"
         )
     if not 0 <= preference <= 1 or math.isnan(preference):
         raise ValueError(
-            f"{where}: expected 'preference' in [0, 1], got {reprlib.repr(preference)}"
+            f"{where}: expected 'preference' in [0, 1], got {reprlib.repr(preference):.60}"
         )
     prompt, (chosen, rejected) = conversations.prompt_and(record, ("chosen", "rejected"), where)
     return {
@@ -131,7 +131,7 @@ def ended(record: Record, key: str, where: str) -> bool:
     """
     value = record.get(f"{key}_ended", True)
     if not isinstance(value, bool):
-        found = reprlib.repr(value)
+        found = reprlib.repr(value)[:60]
         raise ValueError(f"{where}: expected '{key}_ended' to be true or false, got {found}")
     return value
 

@@ -69,6 +69,17 @@ def test_prompts_come_with_their_texts(tasks):
     assert [decode(ids) for ids in batch.arrays["prompt"]] == ["b0", "b1", "b2"]
 
 
+def test_texts_come_through_as_they_were(tmp_path):
+    texts = ["one\u2028two\u0085three\r\n", "\ufeff nul \0", "\U0001f600 \x1c caf\u00e9 cafe\u0301"]
+    write(tmp_path, "train", [{"prompt": text, "completion": text} for text in texts])
+    jsonl.register("feed_texts", tmp_path, BYTES)
+    stream = seqio_source.stream("feed_texts_prompts", "train", Prompts({"inputs": 64}), 3)
+    batch = next(stream.one_pass())
+    assert batch.texts["inputs"] == texts
+    assert batch.texts["answers"] == [[text] for text in texts]
+    assert [decode(ids) for ids in batch.arrays["prompt"]] == texts
+
+
 def test_a_mixture_draws_at_its_rates(tasks):
     stream = seqio_source.stream("feed_mixture", "train", Comparisons(LENGTHS), 16)
     for step in range(3):
