@@ -12,8 +12,9 @@ these joined. Other parts (images), and tools that are called, no text can hold:
 
 A record may leave out its prompt: it is then what `chosen` and `rejected` have in common at the
 beginning, in whole messages or, in texts, whole words. Completions that repeat the messages of the
-prompt are taken without them. `messages` alone are a prompt and, if the assistant has the last
-word, its completion.
+prompt are taken without them. Where there is no completion, `messages` are a prompt and, if the
+assistant has the last word, its completion; a prompt that stands beside them must be their
+beginning.
 """
 
 from collections.abc import Sequence
@@ -65,10 +66,13 @@ def unfolded(record: Record, where: str) -> Record:
     Raises:
       ValueError: `messages` is no conversation; names `where`.
     """
-    if "messages" not in record or "prompt" in record:
+    if "messages" not in record or record.keys() & {"completion", "summary", "chosen"}:
         return record
-    if isinstance(read(record, "messages", where), str):
+    said = read(record, "messages", where)
+    if isinstance(said, str):
         raise ValueError(f"{where}: expected 'messages' to be a list of messages, got a text")
+    if "prompt" in record and _after(render(read(record, "prompt", where)), said) == said:
+        raise ValueError(f"{where}: expected 'messages' to begin with 'prompt', got another prompt")
     messages = record["messages"]
     if messages[-1]["role"] != "assistant":
         return {**record, "prompt": messages}

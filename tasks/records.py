@@ -74,13 +74,13 @@ def comparison(record: Record, where: str) -> Row:
         )
     prompt, (chosen, rejected) = conversations.prompt_and(record, ("chosen", "rejected"), where)
     return {
-        "answers": [chosen if preference >= 0.5 else rejected],
         "inputs": prompt,
+        "answers": [chosen if preference >= 0.5 else rejected],
         "completion_1": chosen,
         "completion_2": rejected,
         "preference": float(preference),
-        "completion_1_ended": ended(record, "chosen", where),
-        "completion_2_ended": ended(record, "rejected", where),
+        "completion_1_ended": _ended(record, "chosen", where),
+        "completion_2_ended": _ended(record, "rejected", where),
     }
 
 
@@ -99,7 +99,7 @@ def demonstration(record: Record, where: str) -> Row:
         "inputs": inputs,
         "targets": target,
         "answers": [target],
-        "targets_ended": ended(record, key, where),
+        "targets_ended": _ended(record, key, where),
     }
 
 
@@ -123,7 +123,7 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def ended(record: Record, key: str, where: str) -> bool:
+def _ended(record: Record, key: str, where: str) -> bool:
     """Whether a completion came to its end: `KEY_ended`, true where it is not given.
 
     Raises:

@@ -82,16 +82,12 @@ def _append_eos(
     """EOS after every text that came to its end."""
 
     def take_off(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        cut = {
-            name: ~example[f"{name}_ended"]
-            for name in output_features
-            if f"{name}_ended" in example
-        }
-        shorter = {
-            name: example[name][: tf.size(example[name]) - tf.cast(was, tf.int32)]
-            for name, was in cut.items()
-        }
-        return {**example, **shorter}
+        without = {}
+        for name in output_features:
+            if f"{name}_ended" in example:
+                superfluous = tf.cast(~example[f"{name}_ended"], tf.int32)
+                without[name] = example[name][: tf.size(example[name]) - superfluous]
+        return {**example, **without}
 
     return seqio.preprocessors.append_eos(dataset, output_features).map(take_off)
 

@@ -95,6 +95,13 @@ def test_comparisons(record, expected):
     [
         ({"prompt": [ASK], "completion": [BLUE]}, ASK["content"], "It is blue."),
         ({"messages": [ASK, BLUE]}, ASK["content"], "It is blue."),
+        ({"prompt": ASK["content"], "messages": [ASK, BLUE]}, ASK["content"], "It is blue."),
+        (
+            {"prompt": [BRIEF, ASK], "messages": [BRIEF, ASK, BLUE, AGAIN, GREEN]},
+            SEVERAL,
+            "It is green.",
+        ),
+        ({"prompt": "a", "completion": "b", "messages": [ASK, BLUE]}, "a", "b"),
         ({"messages": [BRIEF, ASK, BLUE, AGAIN, GREEN]}, SEVERAL, "It is green."),
     ],
 )
@@ -217,6 +224,11 @@ def test_what_is_no_comparison_is_named(record, message):
         ({"messages": "a"}, "'messages' to be a list of messages, got a text"),
         ({"messages": 5}, "'messages' to be a string or a list of messages, got 5"),
         ({"messages": [BLUE]}, "'prompt' is empty"),
+        (
+            {"prompt": "a", "messages": [ASK, BLUE]},
+            "'messages' to begin with 'prompt', got another",
+        ),
+        ({"prompt": 5, "messages": [ASK, BLUE]}, "'prompt' to be a string or a list of messages"),
         ({"text": "a"}, "expected the key '(prompt|completion)', got only"),
     ],
 )
