@@ -44,6 +44,7 @@ EXTRAS = {
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
     "data/json_lines.py": {"etils"},
+    "data/vocabularies.py": {"etils", "seqio"},
     "training": {"etils"},
     "alignment.py": {"etils"},
     "reporting/tensorboard.py": {"tensorflow"},
