@@ -20,8 +20,16 @@ MIN_LETTER_SHARE = 0.65  # of the characters that are not spaces: fewer is a tab
 # with a colon and an indented body, numpy's with a line of dashes below.
 _SECTIONS = {
     **dict.fromkeys(
-        ("args", "arguments", "parameters", "other parameters", "keyword args",
-         "keyword arguments", "call arguments", "kwargs"),
+        (
+            "args",
+            "arguments",
+            "parameters",
+            "other parameters",
+            "keyword args",
+            "keyword arguments",
+            "call arguments",
+            "kwargs",
+        ),
         "Args:",
     ),
     **dict.fromkeys(("returns", "return", "return value"), "Returns:"),
@@ -29,12 +37,30 @@ _SECTIONS = {
     **dict.fromkeys(("attributes", "properties"), "Attributes:"),
     **dict.fromkeys(("note", "notes", "description", "details"), ""),
     **dict.fromkeys(
-        ("raises", "raise", "warns", "warnings", "see also", "references", "reference", "example",
-         "examples", "usage", "usages", "example usage", "usage example", "standalone usage",
-         "for example", "methods", "input shape", "output shape", "routine listings"),
+        (
+            "raises",
+            "raise",
+            "warns",
+            "warnings",
+            "see also",
+            "references",
+            "reference",
+            "example",
+            "examples",
+            "usage",
+            "usages",
+            "example usage",
+            "usage example",
+            "standalone usage",
+            "for example",
+            "methods",
+            "input shape",
+            "output shape",
+            "routine listings",
+        ),
         None,
     ),
-}  # fmt: skip
+}
 
 _NOT_LETTERS = re.compile(r"[^a-zA-Z]+")
 _DASHES = re.compile(r"^\s*[-=~]{3,}\s*$")

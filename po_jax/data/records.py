@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from po_jax.data.corpus import Corpus, Ragged
-from po_jax.vocabulary import Vocabulary
+from po_jax.vocabulary import Vocabulary, encode
 
 
 def comparisons(records: Any, vocabulary: Vocabulary) -> Corpus:
@@ -60,7 +60,7 @@ def _corpus(
 
 
 def _tokenised(texts: Iterable[str], vocabulary: Vocabulary) -> Ragged:
-    rows = [[*vocabulary.encode(text), vocabulary.eos_id] for text in texts]
+    rows = [encode(vocabulary, text) for text in texts]
     return Ragged(np.concatenate(rows), np.array([len(row) for row in rows]))
 
 

@@ -269,9 +269,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(f"jax {jax.__version__}, torch {torch.__version__}, transformers "
-          f"{transformers.__version__}, {jax.devices()[0].device_kind}, "
-          f"{torch.get_num_threads()} threads, {args.dtype}")  # fmt: skip
+    print(
+        f"jax {jax.__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {jax.devices()[0].device_kind}, "
+        f"{torch.get_num_threads()} threads, {args.dtype}"
+    )
     flop_ceiling, bandwidth = ceilings(args.dtype)
     print(f"ceilings: {flop_ceiling:.0f} GFLOP/s {args.dtype}, {bandwidth:.1f} GB/s read")
     print(f"prompts of {args.prompt} tokens, completions of {args.completion}")
