@@ -29,59 +29,14 @@ from tasks import docstring_text
 
 # What setup.py requires, and what that requires; not the optional extras, so that the data is the
 # same with and without them.
-PACKAGES = (
-    "absl",
-    "attr",
-    "click",
-    "clu",
-    "contourpy",
-    "dateutil",
-    "docstring_parser",
-    "etils",
-    "flax",
-    "fontTools",
-    "gin",
-    "grpc",
-    "h5py",
-    "humanize",
-    "jax",
-    "jaxlib",
-    "jaxtyping",
-    "joblib",
-    "keras",
-    "matplotlib",
-    "ml_collections",
-    "nltk",
-    "numpy",
-    "opt_einsum",
-    "optax",
-    "optree",
-    "orbax",
-    "packaging",
-    "PIL",
-    "prometheus_client",
-    "psutil",
-    "pyarrow",
-    "pyglove",
-    "pygments",
-    "pyparsing",
-    "requests",
-    "rich",
-    "scipy",
-    "seqio",
-    "simple_parsing",
-    "simplejson",
-    "tensorflow",
-    "tensorflow_datasets",
-    "tensorflow_metadata",
-    "tensorflow_text",
-    "tensorstore",
-    "tqdm",
-    "tree",
-    "treescope",
-    "urllib3",
-    "wrapt",
-    "yaml",
+PACKAGES = tuple(
+    """
+    absl attr click clu contourpy dateutil docstring_parser etils flax fontTools gin grpc h5py
+    humanize jax jaxlib jaxtyping joblib keras matplotlib ml_collections nltk numpy opt_einsum
+    optax optree orbax packaging PIL prometheus_client psutil pyarrow pyglove pygments pyparsing
+    requests rich scipy seqio simple_parsing simplejson tensorflow tensorflow_datasets
+    tensorflow_metadata tensorflow_text tensorstore tqdm tree treescope urllib3 wrapt yaml
+    """.split()
 )
 
 SPLITS = ("train", "validation", "test")
