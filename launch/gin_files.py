@@ -139,6 +139,24 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(macro_name)
 
 
+class _Parser(config_parser.ConfigParser):
+    """Gin's parser, which would let the last of two equal keys win without a word."""
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        outer, self._keys = getattr(self, "_keys", None), []
+        try:
+            return super()._maybe_parse_container()
+        finally:
+            self._keys = outer
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        key, value = super()._parse_dict_item()
+        if key in self._keys:
+            self._raise_syntax_error(f"expected each key once, got {key!r} twice")
+        self._keys.append(key)
+        return key, value
+
+
 def _of_file(
     name: str, wanted_by: str, folders: Sequence[str], outer: tuple[Path, ...]
 ) -> Iterator[Statement]:
@@ -173,7 +191,7 @@ def _of_binding(binding: str, place: str) -> Iterator[Any]:
 
 def _parse(text: str, source: str) -> Iterator[Any]:
     try:
-        yield from config_parser.ConfigParser(text, _Delegate())
+        yield from _Parser(text, _Delegate())
     except SyntaxError as error:
         raise ConfigError(_mistake(source, error.lineno, error.msg)) from error
     except tokenize.TokenError as error:
