@@ -21,6 +21,10 @@ class ConfigError(ValueError):
     """A mistake in gin files or bindings, in a line for the person who made it."""
 
 
+class RepeatedKeyError(ConfigError):
+    """A dictionary with a key twice, of which Python would take the last without a word."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """`@name`, or `@name()`, with the scopes before it."""
@@ -152,7 +156,7 @@ class _Parser(config_parser.ConfigParser):
     def _parse_dict_item(self) -> tuple[Any, Any]:
         key, value = super()._parse_dict_item()
         if key in self._keys:
-            self._raise_syntax_error(f"expected each key once, got {key!r} twice")
+            raise RepeatedKeyError(f"expected each key once, got {key!r} twice")
         self._keys.append(key)
         return key, value
 
@@ -183,7 +187,9 @@ def _of_binding(binding: str, place: str) -> Iterator[Any]:
     value = value.strip()
     if equals and not value.startswith(("@", "%")):
         try:
-            (_,) = _parse(f"name = {value}", "")
+            (_,) = _parse(f"name = {value}", place)
+        except RepeatedKeyError:
+            raise
         except ValueError:
             binding = f"{name}= {value!r}"
     return _parse(binding, place)
@@ -192,6 +198,8 @@ def _of_binding(binding: str, place: str) -> Iterator[Any]:
 def _parse(text: str, source: str) -> Iterator[Any]:
     try:
         yield from _Parser(text, _Delegate())
+    except RepeatedKeyError as error:
+        raise RepeatedKeyError(f"{source}: {error}") from error
     except SyntaxError as error:
         raise ConfigError(_mistake(source, error.lineno, error.msg)) from error
     except tokenize.TokenError as error:

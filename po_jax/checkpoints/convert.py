@@ -7,8 +7,15 @@ from typing import Any, Literal
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import describe, hugging_face, hugging_face_config, json_files
-from po_jax.checkpoints import t5x_legacy, tokenizer, trees
+from po_jax.checkpoints import (
+    describe,
+    hugging_face,
+    hugging_face_config,
+    json_files,
+    t5x_legacy,
+    tokenizer,
+    trees,
+)
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaf, Leaves

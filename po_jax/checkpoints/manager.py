@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import difflib
 import logging
 import math
+import os
 import shutil
 from typing import Any
 
@@ -16,11 +17,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from po_jax.checkpoints import orbax, paths
+from po_jax.checkpoints import orbax, paths, zarr
 from po_jax.checkpoints.about import About
+from po_jax.checkpoints.quiet import keep_quiet
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = ".orbax-checkpoint-tmp"
 State = Any  # a pytree of arrays
 
 
@@ -47,7 +50,9 @@ class CheckpointManager:
     ):
         if keep < 1:
             raise ValueError(f"CheckpointManager: expected keep >= 1, got {keep}")
+        keep_quiet()
         self._directory = paths.absolute(directory)
+        _require_writable(self._directory)
         self._best, self._met = best, False
         policies = [preservation.LatestN(keep)]
         scored = {}
@@ -208,16 +213,32 @@ class CheckpointManager:
             self._orbax.reload()
 
     def _save_failed(self, error: Exception) -> CheckpointError:
+        for half in self._directory.glob(f"*{UNFINISHED}"):
+            half.rmtree(missing_ok=True)
         free = shutil.disk_usage(self._directory).free / 2**20
         last = f"step {self.steps[-1]}" if self.steps else "none yet"
         return CheckpointError(
             f"could not save to {self._directory} ({free:.0f} MiB free): "
-            f"{str(error).splitlines()[0]}; the last whole checkpoint is {last}"
+            f"{zarr.reason(error)}; the last whole checkpoint is {last}"
         )
 
 
 class _WrongModel(ValueError):
     """A readable checkpoint that does not fit."""
+
+
+def _require_writable(directory: epath.Path) -> None:
+    probe = directory / f".probe-{os.getpid()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # of the operating system, or of what writes to gs://
+        reason = getattr(error, "strerror", None) or zarr.reason(error)
+        reason = "a file" if directory.is_file() else reason
+        raise ValueError(
+            f"{directory}: expected a folder that can be written to, got: {reason}"
+        ) from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

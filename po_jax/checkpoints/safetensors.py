@@ -47,7 +47,9 @@ def read(directory: epath.Path) -> Leaves:
         return read_file(directory / SINGLE)
     files = json_files.read_object(index, "a JSON weight_map").get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{index}: expected a JSON weight_map, the file of each array, got {files!r:.60}")
+        raise ValueError(
+            f"{index}: expected a JSON weight_map, the file of each array, got {files!r:.60}"
+        )
     shards = {name: read_file(directory / name) for name in sorted(set(files.values()))}
     for name, file in files.items():
         if name not in shards[file]:
