@@ -57,7 +57,7 @@ def evaluate(arguments: Namespace) -> None:
     from po_jax.evaluation import side_by_side
 
     logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
-    folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value"))
+    folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()

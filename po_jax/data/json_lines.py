@@ -6,6 +6,7 @@ a text. A byte order mark at the beginning is taken off.
 
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import errno
 import json
 from typing import Any
 
@@ -56,7 +57,9 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
 
     The folder is made if absent.
     """
-    path = epath.Path(path)
+    path = epath.Path(
+        path
+    ).absolute()  # Whoever makes the records may change the working directory.
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
     count = 0
@@ -66,6 +69,10 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
                 file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
                 count += 1
         partial.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = str(path)  # A full disk does not say of which file.
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
