@@ -3,6 +3,8 @@
 An algorithm's feed calls its judge the annotator.
 """
 
+from po_jax.judges.calls import CallFailed, CallRecord, Calls
+from po_jax.judges.endpoint import Endpoint
 from po_jax.judges.functions import CallableJudge, CallableReward
 from po_jax.judges.judge import Judge, JudgeError, Judgement, Pairs, ask
 from po_jax.judges.learned import LearnedJudge, trained_judge
@@ -11,8 +13,12 @@ from po_jax.judges.other_vocabulary import OtherVocabularyJudge
 from po_jax.judges.rouge import RougeJudge
 
 __all__ = [
+    "CallFailed",
+    "CallRecord",
     "CallableJudge",
     "CallableReward",
+    "Calls",
+    "Endpoint",
     "Judge",
     "JudgeError",
     "Judgement",

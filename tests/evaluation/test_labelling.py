@@ -7,7 +7,7 @@ import pytest
 
 from po_jax.data import json_lines
 from po_jax.evaluation.labelling import Labelling
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, Calls
 from tasks import records
 from tests.evaluation import tiny
 from tests.vocabularies import Numbers
@@ -36,7 +36,7 @@ def labelling(checkpoint, judge, **options) -> Labelling:
         sampler=tiny.sampler(),
         checkpoint=checkpoint,
         prompts=tiny.prompts(),
-        judge=CallableJudge(judge, WORDS, antisymmetric=True, threads=1),
+        judge=CallableJudge(judge, WORDS, antisymmetric=True, calls=Calls(threads=1)),
         vocabulary=WORDS,
         **options,
     )
