@@ -45,7 +45,7 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(
             f"{name:{width}}  preferred to {reference}: {rate['mean']:.3f} "
             f"[{rate['low']:.3f}, {rate['high']:.3f}], n = {rate['n']}, "
-            f"KL {report['kl'][name]['mean']:.2f}"
+            f"KL {report['kl'][name]['mean']:z.2f}"
         )
     return "\n".join(lines)
 

@@ -161,14 +161,14 @@ class Caller:
         self._gate.shut(failure.after)
         with self._lock:
             first = not self._record.repeated
-            self._record.repeated[failure.reason] += 1
+            _count_one(self._record.repeated, failure.reason)
         if first:
             logger.warning("the judge %s: %s; it is asked again", self.name, failure)
 
     def _give_up(self, question: Question, failure: CallFailed, calls: int) -> None:
         with self._lock:
             self._record.questions += 1
-            self._record.unanswered[failure.reason] += 1
+            _count_one(self._record.unanswered, failure.reason)
             accepted = sum(self._record.unanswered.values()) <= self._settings.may_fail
         if not accepted:
             on = ", ".join(repr(text[:200]) for text in question)
@@ -216,6 +216,10 @@ class _Gate:
 def _name(function: Callable[..., Any]) -> str:
     """The function's own name, or what it says that it is called."""
     return str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
+
+
+def _count_one(counts: dict[str, int], reason: str) -> None:
+    counts[reason] = counts.get(reason, 0) + 1
 
 
 def _within(seconds: float, function: Callable[..., Any], question: Question) -> Any:

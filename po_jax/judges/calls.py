@@ -1,6 +1,5 @@
 """How a Python function is called as a judge: as often, as long and as fast as its settings say."""
 
-from collections import Counter
 import dataclasses
 import os
 
@@ -81,8 +80,8 @@ class CallRecord:
 
     questions: int = 0
     from_cache: int = 0
-    unanswered: dict[str, int] = dataclasses.field(default_factory=Counter)
-    repeated: dict[str, int] = dataclasses.field(default_factory=Counter)
+    unanswered: dict[str, int] = dataclasses.field(default_factory=dict)
+    repeated: dict[str, int] = dataclasses.field(default_factory=dict)
     calls: int = 0
     seconds: float = 0.0
 
