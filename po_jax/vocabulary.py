@@ -37,6 +37,12 @@ def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
     return vocabulary.decode([int(token) for token in tokens if token not in left_out])
 
 
+def encode(vocabulary: Vocabulary, text: str) -> list[int]:
+    """A text as token ids with EOS, where the vocabulary has one."""
+    eos = [] if vocabulary.eos_id is None else [vocabulary.eos_id]
+    return [*vocabulary.encode(text), *eos]
+
+
 def to_tokens(
     vocabulary: Vocabulary, texts: Sequence[str], length: int
 ) -> tuple[Int[np.ndarray, "texts length"], int]:
@@ -44,8 +50,7 @@ def to_tokens(
 
     What is cut loses its EOS, as in T5's tasks.
     """
-    eos = [] if vocabulary.eos_id is None else [vocabulary.eos_id]
-    rows = [[*vocabulary.encode(text), *eos] for text in texts]
+    rows = [encode(vocabulary, text) for text in texts]
     tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
     for out, row in zip(tokens, rows, strict=True):
         out[: len(row)] = row[:length]

@@ -37,13 +37,24 @@ def win_rate_matrix(report: Report) -> Figure:
             rate = rates[a][b]
             colour = "white" if abs(rate["mean"] - 0.5) > 0.7 * span else INK
             axes.text(
-                j, i - 0.1, f"{100 * rate['mean']:.0f}%", ha="center", va="center",
-                color=colour, fontsize=15, fontweight="bold",
-            )  # fmt: skip
+                j,
+                i - 0.1,
+                f"{100 * rate['mean']:.0f}%",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=15,
+                fontweight="bold",
+            )
             axes.text(
-                j, i + 0.22, f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f}",
-                ha="center", va="center", color=colour, fontsize=9,
-            )  # fmt: skip
+                j,
+                i + 0.22,
+                f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f}",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=9,
+            )
     axes.set_xticks(range(len(names)), labels, rotation=30, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), labels)
     axes.xaxis.tick_top()
@@ -71,9 +82,14 @@ def win_rates_over_reference(report: Report) -> Figure:
         axes.plot([low, high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
         axes.plot([low, high], [row, row], "|", color=INK, markersize=9)
         axes.text(
-            1.02, row, f"{mean:.1f}%", va="center", color=INK, fontweight="bold",
+            1.02,
+            row,
+            f"{mean:.1f}%",
+            va="center",
+            color=INK,
+            fontweight="bold",
             transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
+        )
     axes.axvline(50, color=INK, linewidth=1)
     edges = [100 * rate[key] for rate in rates for key in ("low", "high")]
     axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
