@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 Question = tuple[str, ...]
 Answers = list[Future]  # of a number, or None
 
-_LOOK_EVERY = 0.5  # seconds between looks at whether all is answered
+_LOOK_EVERY = 0.1  # seconds between looks at whether all is answered
 _TELL_EVERY = 10.0  # seconds between lines of progress
 
 
