@@ -16,7 +16,7 @@ from po_jax.evaluation.matches import judge_matches
 from po_jax.evaluation.prompts import Prompts, gather
 from po_jax.evaluation.report import Findings, Metrics, Report, build_report
 from po_jax.evaluation.samples import Samples, sequence_kl
-from po_jax.judges import Judge
+from po_jax.judges import CallsFunction, Judge
 from po_jax.judges.rouge import rouge
 from po_jax.sampling import Sampler
 from po_jax.training.randomness import purpose_key
@@ -100,6 +100,7 @@ class SideBySide:
             matches=matches,
             reference=self.reference,
             judge=self.judge.name,
+            calls=self.judge.record() if isinstance(self.judge, CallsFunction) else None,
             kl=kl,
             rouge=None
             if prompts.answers is None

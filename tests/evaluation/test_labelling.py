@@ -12,7 +12,7 @@ from po_jax.checkpoints.load import load_parameters
 from po_jax.data import json_lines
 from po_jax.evaluation.labelling import Labelling
 from po_jax.evaluation.prompts import gather
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, Calls
 from po_jax.vocabulary import to_text
 from tasks import records
 from tests.evaluation import tiny
@@ -42,7 +42,7 @@ def labelling(checkpoint, judge, **options) -> Labelling:
         sampler=tiny.sampler(),
         checkpoint=checkpoint,
         prompts=tiny.prompts(),
-        judge=CallableJudge(judge, WORDS, antisymmetric=True, threads=1),
+        judge=CallableJudge(judge, WORDS, antisymmetric=True, calls=Calls(threads=1)),
         vocabulary=WORDS,
         **options,
     )

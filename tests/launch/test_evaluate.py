@@ -66,7 +66,7 @@ def test_writes_the_report_in_all_its_forms(arguments, folder, capsys):
 
 def test_kl_is_the_policys_own_where_sampling_is_changed(arguments, folder):
     greedy = [*arguments, "--gin.sampling.Strategy.temperature=0.0", "--gin.MAX_PROMPTS=8"]
-    assert evaluate.main(greedy) == 0
+    assert evaluate.main([*greedy, "--overwrite"]) == 0
     report = json.loads((folder / "report" / "report.json").read_text())
     assert report["prompts"] == 8
     drawn = [example["completions"] for example in report["examples"]]
@@ -80,7 +80,7 @@ def test_a_trained_preference_model_judges(arguments, folder):
         "--gin.JUDGE=@judges.trained_judge",
         f"--gin.JUDGE_CHECKPOINT_PATH={folder / 'ipo_md'}",
     ]
-    assert evaluate.main([*arguments, *judge]) == 0
+    assert evaluate.main([*arguments, *judge, "--overwrite"]) == 0
     report = json.loads((folder / "report" / "report.json").read_text())
     assert report["judge"]["name"] == "a trained preference model"
     assert report["judge"]["position_bias"] is None  # it reads both orders itself
@@ -99,7 +99,7 @@ def test_a_trained_preference_model_judges(arguments, folder):
     ],
 )
 def test_mistakes_are_named(arguments, binding, message, capsys):
-    assert evaluate.main([*arguments, binding]) == 1
+    assert evaluate.main([*arguments, binding, "--overwrite"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error

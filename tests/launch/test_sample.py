@@ -40,7 +40,7 @@ def arguments(folder, monkeypatch):
 
 def run(arguments, folder):
     output = folder / "completions.jsonl"
-    assert sample.main([*arguments, f"--output={output}"]) == 0
+    assert sample.main([*arguments, f"--output={output}", "--overwrite"]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
