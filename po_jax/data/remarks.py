@@ -56,8 +56,8 @@ def _alike_pairs(corpus: Corpus, length: int) -> Iterator[str]:
         alike += rows[(x == y).all(axis=1)].tolist()
     if not alike:
         return
-    texts = [corpus.texts.get(name) for name in COMPLETIONS]
-    as_texts = [row for row in alike if None not in texts and texts[0][row] == texts[1][row]]
+    texts = [corpus.texts[name] for name in COMPLETIONS if name in corpus.texts]
+    as_texts = [row for row in alike if len(texts) == 2 and texts[0][row] == texts[1][row]]
     as_tokens = [row for row in alike if np.array_equal(first.row(row), second.row(row))]
     yield (
         f"{len(alike)} of {len(corpus)} pairs are one completion twice and teach nothing: "

@@ -156,7 +156,9 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
         raise ValueError(f"{where}: expected examples, got none")
     tokens = {name: _ragged([batch[name] for batch in batches]) for name in features}
     size = len(tokens["inputs"].lengths)
-    texts = {WHERE: [f"{where}, example {number}" for number in range(1, size + 1)]}
+    texts: dict[str, list[Any]] = {
+        WHERE: [f"{where}, example {number}" for number in range(1, size + 1)]
+    }
     for name, value in batches[0].items():
         if value.dtype == "string":
             column = [text for batch in batches for text in _texts(batch[name])]
