@@ -15,13 +15,13 @@ Everything goes to FOLDER (runs/quickstart): the runs, and report/report.html.
 
 import argparse
 from collections.abc import Callable, Sequence
-import json
 import os
 from pathlib import Path
 import sys
 import time
 
 from launch import evaluate, label, train
+from po_jax.data import json_lines
 from po_jax.reporting.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
@@ -73,7 +73,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
 
 def step_times(metrics: Path) -> str:
     """How long a step's stages took, and for what share of the time no device worked."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [record for _, record in json_lines.read(metrics)]
     steps = [line for line in lines if line["split"] == "train"]
     mean = {
         name.removeprefix("seconds_"): sum(line.get(name, 0.0) for line in steps) / len(steps)

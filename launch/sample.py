@@ -22,7 +22,8 @@ Drawn = tuple[str, Sequence["Completion"]]  # a prompt and its completions
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file; a name that ends in .jsonl says that it holds JSON lines.
+    """The prompts of a file; a name that ends in .jsonl, .ndjson or .json says that it holds JSON
+    lines.
 
     Raises:
       ValueError: if there is no such file, it holds no prompt, or a line of it is no object with
@@ -31,8 +32,8 @@ def read_prompts(path: Path) -> list[str]:
     from po_jax.data import json_lines
     from tasks import records
 
-    if path.suffix == ".jsonl":
-        found = [records.text(row, "prompt", where) for where, row in json_lines.read(path)]
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        found = [records.prompt(row, where)["inputs"] for where, row in json_lines.read(path)]
     else:
         found = [line for _, line in json_lines.lines(path)]
     if not found:
@@ -62,7 +63,12 @@ def to_records(drawn: Drawn) -> Iterator[dict[str, Any]]:
     """An object for each completion, for programs."""
     prompt, completions = drawn
     for completion in completions:
-        yield {"prompt": prompt, "completion": completion.text, "logprob": completion.logprob}
+        yield {
+            "prompt": prompt,
+            "completion": completion.text,
+            "logprob": completion.logprob,
+            "completion_ended": completion.ended,
+        }
 
 
 def sample(arguments: Namespace) -> None:

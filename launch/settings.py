@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import seqio
 
-from po_jax.data import seqio_source
+from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
 from po_jax.language_model import LanguageModel
 
@@ -62,7 +62,7 @@ def batch_stream(
 def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:
     """The vocabulary of a task's inputs."""
     _import(module)
-    return seqio.get_mixture_or_task(task).output_features["inputs"].vocabulary
+    return seqio_source.vocabulary(task)
 
 
 def task_metrics(task: str, module: str | None = None) -> Callable[..., dict[str, float]] | None:
@@ -73,12 +73,12 @@ def task_metrics(task: str, module: str | None = None) -> Callable[..., dict[str
 
 def prompt_length(lengths: Mapping[str, int]) -> int:
     """Tokens a prompt may have, from T5X's TASK_FEATURE_LENGTHS."""
-    return lengths["inputs"]
+    return layouts.length_of(lengths, "inputs")
 
 
 def completion_length(lengths: Mapping[str, int]) -> int:
     """Tokens a completion may have, from T5X's TASK_FEATURE_LENGTHS."""
-    return lengths["targets"]
+    return layouts.length_of(lengths, "targets")
 
 
 def parameter_axes(language_model: LanguageModel) -> Any:
@@ -115,7 +115,7 @@ def _import(module: str | None) -> None:
         return
     try:
         importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, SyntaxError) as error:
         raise ValueError(
             f"expected MIXTURE_OR_TASK_MODULE to name a module, got {module!r}: {error}"
         ) from error

@@ -44,14 +44,14 @@ def encode(vocabulary: Vocabulary, text: str) -> list[int]:
 
 
 def to_tokens(
-    vocabulary: Vocabulary, texts: Sequence[str], length: int
+    vocabulary: Vocabulary, texts: Sequence[str], length: int, keep_end: bool = False
 ) -> tuple[Int[np.ndarray, "texts length"], int]:
     """Texts as rows of token ids with EOS, cut to `length`, and how many were cut.
 
-    What is cut loses its EOS, as in T5's tasks.
+    What is cut loses its EOS, as in T5's tasks; or with `keep_end` its beginning.
     """
     rows = [encode(vocabulary, text) for text in texts]
     tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
     for out, row in zip(tokens, rows, strict=True):
-        out[: len(row)] = row[:length]
+        out[: len(row)] = row[-length:] if keep_end else row[:length]
     return tokens, sum(len(row) > length for row in rows)

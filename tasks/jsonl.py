@@ -1,13 +1,22 @@
-"""A user's own comparisons: TRL's format, one JSON object a line.
+"""A user's own data: TRL's formats, one JSON object a line.
 
     {"prompt": "...", "chosen": "...", "rejected": "..."}
     {"prompt": "...", "chosen": "...", "rejected": "...", "preference": 0.7}
     {"prompt": "...", "summary": "..."}        for SFT; "completion" does as well
     {"prompt": "..."}                          for online algorithms
 
-`preference` is P(chosen > rejected) in [0, 1], 1 where it is not given. Importing the module
-registers jsonl_sft, jsonl_prompts and jsonl_comparisons, which read train.jsonl, validation.jsonl
-and test.jsonl in the folder PO_JAX_JSONL_DIR; `register` takes another name and folder.
+Wherever a text stands, a conversation may: [{"role": "user", "content": "..."}, ...]. Of several
+messages a text is made with a line "role: content" for each; `tasks.conversations` has the rules,
+and says what a record without "prompt" means.
+
+`preference` is P(chosen > rejected) in [0, 1], 1 where it is not given. `chosen_ended` and
+`rejected_ended` (`completion_ended`, for SFT) say whether a completion came to its end; one that
+was cut off, false, gets no EOS. They are true where they are not given. As prompts, comparisons
+have the preferred completion for an answer.
+
+Importing the module registers jsonl_sft, jsonl_prompts and jsonl_comparisons, which read
+train.jsonl, validation.jsonl and test.jsonl in the folder PO_JAX_JSONL_DIR; `register` takes
+another name and folder.
 """
 
 import os
@@ -35,26 +44,9 @@ def register(
 
         return read
 
-    registration.add_sft(f"{name}_sft", reader(demonstration), vocabulary)
-    registration.add_prompts(f"{name}_prompts", reader(prompt), vocabulary)
+    registration.add_sft(f"{name}_sft", reader(records.demonstration), vocabulary)
+    registration.add_prompts(f"{name}_prompts", reader(records.prompt), vocabulary)
     registration.add_comparisons(f"{name}_comparisons", reader(records.comparison), vocabulary)
-
-
-def demonstration(record: records.Record, where: str) -> records.Row:
-    """The row of a prompt and the completion to imitate."""
-    key = "completion" if "completion" in record else "summary"
-    summary = records.text(record, key, where)
-    return {
-        "inputs": records.text(record, "prompt", where),
-        "targets": summary,
-        "answers": [summary],
-    }
-
-
-def prompt(record: records.Record, where: str) -> records.Row:
-    """The row of a prompt alone; a completion that is there serves as the answer."""
-    answers = [record[key] for key in ("completion", "summary") if record.get(key)]
-    return {"inputs": records.text(record, "prompt", where), "answers": answers}
 
 
 register("jsonl")

@@ -8,10 +8,11 @@
 
 `preference` is P(completion_1 > completion_2) in [0, 1]. `answers`, a list of texts that may be
 empty, are what ROUGE compares with; they are not tokenised. EOS follows every text, and is lost
-where a text is cut to the length asked for, as in T5.
+where a text is cut to the length asked for, as in T5. A row may say of a text that it was cut
+already, as `targets_ended` or `completion_1_ended`: where that is false, no EOS follows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -75,7 +76,27 @@ def add_comparisons(
     )
 
 
-_TOKENISE = (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos)
+def _append_eos(
+    dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+    """EOS after every text that came to its end."""
+
+    def take_off(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        cut = {
+            name: ~example[f"{name}_ended"]
+            for name in output_features
+            if f"{name}_ended" in example
+        }
+        shorter = {
+            name: example[name][: tf.size(example[name]) - tf.cast(was, tf.int32)]
+            for name, was in cut.items()
+        }
+        return {**example, **shorter}
+
+    return seqio.preprocessors.append_eos(dataset, output_features).map(take_off)
+
+
+_TOKENISE = (seqio.preprocessors.tokenize, _append_eos)
 
 
 def _source(source: ReadRows | seqio.DataSource) -> seqio.DataSource:
@@ -98,4 +119,5 @@ def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
 def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(values[0], list):
         return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
-    return tf.constant(values, tf.float32 if isinstance(values[0], float) else tf.string)
+    dtype = {bool: tf.bool, float: tf.float32}.get(type(values[0]), tf.string)
+    return tf.constant(values, dtype)

@@ -22,6 +22,8 @@ def paper(record: records.Record, where: str) -> records.Row:
         value = record.get(key)
         if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
             raise ValueError(f"{where}: expected {key!r} to be a list of texts, got {value!r:.60}")
+    if not any(sentence.strip() for sentence in record["source"]):
+        raise ValueError(f"{where}: 'source' is empty")
     answers = [answer for answer in record["target"] if answer.strip()]
     if not answers:
         raise ValueError(f"{where}: 'target' is empty")

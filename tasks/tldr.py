@@ -56,7 +56,8 @@ def post(record: records.Record, where: str) -> records.Row:
 
 
 def _prompt(post: records.Record, where: str) -> str:
-    return prompt(records.text(post, "post", where), post.get("title"), post.get("subreddit"))
+    title, subreddit = (records.optional_text(post, key, where) for key in ("title", "subreddit"))
+    return prompt(records.text(post, "post", where), title, subreddit)
 
 
 def _file(kind: str, split: str) -> Path:

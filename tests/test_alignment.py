@@ -109,5 +109,5 @@ def test_a_vocabulary_too_large_is_refused(start):
 
 def test_the_package_tells_what_it_has():
     assert {"Alignment", "Policy", "Sampler"} <= set(dir(po_jax))
-    with pytest.raises(AttributeError, match="no attribute 'Aligment'"):
-        po_jax.Aligment  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Trainee'"):
+        po_jax.Trainee  # noqa: B018

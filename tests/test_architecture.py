@@ -95,6 +95,11 @@ def test_dependencies_point_one_way():
                 )
 
 
+def test_no_line_is_exempt_from_the_formatter():
+    for path in _files("po_jax", "tasks", "launch", "tests"):
+        assert "fmt: " + "skip" not in path.read_text(), path.relative_to(ROOT)
+
+
 def test_only_its_own_room_and_its_checkpoints_know_a_network_by_name():
     for path in _files("po_jax", "launch"):
         place = path.relative_to(ROOT / "po_jax") if path.is_relative_to(ROOT / "po_jax") else path

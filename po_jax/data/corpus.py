@@ -14,6 +14,8 @@ import numpy as np
 
 from po_jax.data.order import DataOrder
 
+WHERE = "where"  # the text of an example that says where it comes from, for messages
+
 
 class Ragged:
     """Token sequences of different lengths, stored end to end."""
@@ -23,13 +25,31 @@ class Ragged:
         self.lengths = lengths.astype(np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
 
+    def row(self, index: int) -> Int32[np.ndarray, " length"]:
+        """One sequence, whole."""
+        start = self._starts[index]
+        return self.values[start : start + self.lengths[index]]
+
+    def count(self, token: int | None) -> Int[np.ndarray, " sequences"]:
+        """How often an id stands in each sequence; None stands in none."""
+        rows = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        found = rows[:0] if token is None else rows[self.values == token]
+        return np.bincount(found, minlength=len(self.lengths))
+
     def padded(
-        self, rows: Int[np.ndarray, "batch"], length: int, pad_id: int = 0
+        self,
+        rows: Int[np.ndarray, "batch"],
+        length: int,
+        pad_id: int = 0,
+        keep_end: bool = False,
     ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:
-        """The rows, cut to `length` or filled up, and a mask of their tokens."""
+        """The rows, cut to `length` at their end or beginning or filled up, and a mask of their
+        tokens."""
         positions = np.arange(length)
         mask = positions < self.lengths[rows, None]
-        indices = np.where(mask, self._starts[rows, None] + positions, 0)
+        left_out = np.maximum(self.lengths[rows] - length, 0) * keep_end
+        first = self._starts[rows] + left_out
+        indices = np.where(mask, first[:, None] + positions, 0)
         return np.where(mask, self.values[indices], np.int32(pad_id)), mask
 
 
@@ -80,14 +100,10 @@ class Corpus:
         return sum(self.sizes)
 
     def padded(
-        self, name: str, rows: Int[np.ndarray, "batch"], length: int
+        self, name: str, rows: Int[np.ndarray, "batch"], length: int, keep_end: bool = False
     ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:
         """Rows of a feature, cut to `length` or filled up, and a mask of their tokens."""
-        return self.tokens[name].padded(rows, length, self.pad_id)
-
-    def cut(self, features: Mapping[str, int]) -> dict[str, int]:
-        """How many sequences of each feature are longer than the length given for it."""
-        return {name: int((self.tokens[name].lengths > n).sum()) for name, n in features.items()}
+        return self.tokens[name].padded(rows, length, self.pad_id, keep_end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +131,11 @@ class Layout(Protocol):
 
     Attributes:
       features: the token features that it takes, and the length to which each is cut or filled.
+      keep_end: whether the end of a prompt that is too long is kept, and not its beginning.
     """
 
     features: Mapping[str, int]
+    keep_end: bool
 
     def __call__(
         self, corpus: Corpus, rows: Int[np.ndarray, "batch"], flips: Bool[np.ndarray, "batch"]

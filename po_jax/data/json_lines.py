@@ -1,17 +1,21 @@
 """JSON Lines in and out: the one reader, the one writer.
 
 A line ends at "\\n" alone, as the format has it: the other line separators of Unicode may stand in
-a text. A byte order mark at the beginning is taken off.
+a text. A byte order mark at the beginning is taken off. What could be read in two ways, or could
+not be written again, is refused: a key given twice, half of a surrogate pair.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import errno
 import json
 from typing import Any
 
 from etils import epath
 
 Record = dict[str, Any]
+
+_GZIP = b"\x1f\x8b"
 
 
 def read(path: epath.PathLike) -> Iterator[tuple[str, Record]]:
@@ -22,7 +26,9 @@ def read(path: epath.PathLike) -> Iterator[tuple[str, Record]]:
     """
     for where, line in lines(path):
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
+            if "\\u" in line:  # an escape may stand for what is no character
+                json.dumps(record, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: expected JSON, got {line[:60]!r} ({error})") from error
         if not isinstance(record, dict):
@@ -30,14 +36,23 @@ def read(path: epath.PathLike) -> Iterator[tuple[str, Record]]:
         yield where, record
 
 
+def _object(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} stands twice in an object")
+    return record
+
+
 def lines(path: epath.PathLike) -> Iterator[tuple[str, str]]:
     """Each line of a text file that is not empty, and where it stands.
 
     Raises:
-      ValueError: there is no such file, or a line is not UTF-8.
+      ValueError: there is no such file, or a line is not text in UTF-8.
     """
     path = epath.Path(path)
-    if not path.is_file():
+    if path.is_dir() or not path.exists():  # A pipe is no file, and can be read.
         found = "a folder" if path.is_dir() else "no file"
         raise ValueError(f"expected a text file, got {found} at {path}")
     with path.open("rb") as file:
@@ -46,7 +61,12 @@ def lines(path: epath.PathLike) -> Iterator[tuple[str, str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: expected UTF-8, got {line[:60]!r} ({error})") from error
+                packed = "gzip; unpack it" if line.startswith(_GZIP) else error
+                raise ValueError(
+                    f"{where}: expected UTF-8, got {line[:60]!r} ({packed})"
+                ) from error
+            if "\0" in text:  # UTF-16 without its mark passes for UTF-8 otherwise.
+                raise ValueError(f"{where}: expected text in UTF-8, got NUL in {line[:60]!r}")
             if text.strip():
                 yield where, text.removesuffix("\n").removesuffix("\r")
 
@@ -55,18 +75,34 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
     """Writes the records, a line each, whole or not at all; returns their number.
 
     The folder is made if absent.
+
+    Raises:
+      ValueError: a record holds what JSON or UTF-8 cannot; names file and line.
     """
-    path = epath.Path(path)
+    path = epath.Path(
+        path
+    ).absolute()  # Whoever makes the records may change the working directory.
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
     count = 0
     try:
-        with partial.open("w") as file:
+        with partial.open("wb") as file:
             for record in records:
-                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
                 count += 1
+                file.write(_line(record, f"{path}, line {count}"))
         partial.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = str(path)  # A full disk does not say of which file.
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     return count
+
+
+def _line(record: Mapping[str, Any], where: str) -> bytes:
+    try:
+        return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        raise ValueError(f"{where}: expected what JSON can hold, got {error}") from error

@@ -1,11 +1,17 @@
 """Which arrays a batch of a corpus has: prompts, supervised examples, or comparisons.
 
-All take T5X's TASK_FEATURE_LENGTHS, the lengths of `inputs` and `targets`.
+All take T5X's TASK_FEATURE_LENGTHS, the lengths of `inputs` and `targets`. Of a prompt that is too
+long its beginning is kept, or with `keep_end` its end, such as the last turns of a dialogue and its
+EOS. Completions are cut at their end.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
+
+from po_jax.data.corpus import Corpus, Layout
+
+COMPLETIONS = ("completion_1", "completion_2")
 
 
 class Prompts:
@@ -15,11 +21,12 @@ class Prompts:
       ValueError: `lengths` has no length for the feature.
     """
 
-    def __init__(self, lengths: Mapping[str, int]):
+    def __init__(self, lengths: Mapping[str, int], keep_end: bool = False):
         self.features = _features(lengths, inputs="inputs")
+        self.keep_end = keep_end
 
     def __call__(self, corpus, rows, flips):
-        return {"prompt": corpus.padded("inputs", rows, self.features["inputs"])[0]}
+        return {"prompt": _inputs(self, corpus, rows)}
 
 
 class Supervised:
@@ -31,15 +38,14 @@ class Supervised:
       ValueError: `lengths` lacks a feature.
     """
 
-    def __init__(self, lengths: Mapping[str, int]):
+    def __init__(self, lengths: Mapping[str, int], keep_end: bool = False):
         self.features = _features(lengths, inputs="inputs", targets="targets")
+        self.keep_end = keep_end
 
     def __call__(self, corpus, rows, flips):
-        (inputs, _), (targets, mask) = (
-            corpus.padded(name, rows, length) for name, length in self.features.items()
-        )
+        targets, mask = corpus.padded("targets", rows, self.features["targets"])
         return {
-            "encoder_input_tokens": inputs,
+            "encoder_input_tokens": _inputs(self, corpus, rows),
             "decoder_target_tokens": targets,
             "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
             "decoder_loss_weights": mask.astype(np.int32),
@@ -56,29 +62,38 @@ class Comparisons:
       ValueError: `lengths` lacks a feature.
     """
 
-    def __init__(self, lengths: Mapping[str, int]):
-        self.features = _features(
-            lengths, inputs="inputs", completion_1="targets", completion_2="targets"
-        )
+    def __init__(self, lengths: Mapping[str, int], keep_end: bool = False):
+        self.features = _features(lengths, inputs="inputs", **dict.fromkeys(COMPLETIONS, "targets"))
+        self.keep_end = keep_end
 
     def __call__(self, corpus, rows, flips):
-        (prompt, _), *pairs = (
-            corpus.padded(name, rows, length) for name, length in self.features.items()
-        )
+        pairs = [corpus.padded(name, rows, self.features[name]) for name in COMPLETIONS]
         completion, mask = (np.stack(part, axis=1) for part in zip(*pairs, strict=True))
         places = np.stack([flips, ~flips], axis=1).astype(np.int64)[:, :, None]
         preference = corpus.preference[rows]
         return {
-            "prompt": prompt,
+            "prompt": _inputs(self, corpus, rows),
             "completion": np.take_along_axis(completion, places, axis=1),
             "mask": np.take_along_axis(mask, places, axis=1),
             "preference": np.where(flips, 1 - preference, preference).astype(np.float32),
         }
 
 
+def length_of(lengths: Mapping[str, int], feature: str) -> int:
+    """Tokens that a feature may have, from T5X's TASK_FEATURE_LENGTHS.
+
+    Raises:
+      ValueError: none is given, or less than one.
+    """
+    if lengths.get(feature, 0) < 1:
+        raise ValueError(f"expected a length of {feature!r}, 1 or more, got {dict(lengths)}")
+    return lengths[feature]
+
+
+def _inputs(layout: Layout, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    return corpus.padded("inputs", rows, layout.features["inputs"], layout.keep_end)[0]
+
+
 def _features(lengths: Mapping[str, int], **sources: str) -> dict[str, int]:
     """The length of each feature; `sources` says whose length it takes."""
-    for source in sources.values():
-        if lengths.get(source, 0) < 1:
-            raise ValueError(f"expected a length of {source!r}, 1 or more, got {dict(lengths)}")
-    return {name: lengths[source] for name, source in sources.items()}
+    return {name: length_of(lengths, source) for name, source in sources.items()}

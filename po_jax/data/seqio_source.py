@@ -6,18 +6,20 @@ for T5X do for prompts and for supervised training. Their preprocessing must not
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import difflib
 import logging
 from typing import Any
 
 import numpy as np
 import seqio
 
-from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
+from po_jax.data.corpus import WHERE, BatchStream, Corpus, Layout, Ragged
+from po_jax.data.layouts import COMPLETIONS
+from po_jax.data.remarks import remarks
 
 logger = logging.getLogger(__name__)
 
 _PREFERENCE = "preference"
-_COMPLETIONS = ("targets", "completion_1", "completion_2")
 _READ_AT_ONCE = 512  # examples; one by one, TensorFlow takes three times as long
 
 
@@ -31,7 +33,7 @@ def stream(
     shard_index: int = 0,
     num_shards: int = 1,
 ) -> BatchStream:
-    """Batches of one split; what does not fit in the layout's lengths is cut, counted and logged.
+    """Batches of one split; what is cut or doubled on the way is counted and logged (`remarks`).
 
     Args:
       task: name of a registered task or mixture.
@@ -46,16 +48,36 @@ def stream(
       ValueError: as `read` does, and if the hosts cannot divide the batch.
     """
     corpus = read(task, split, layout)
-    for name, count in corpus.cut(layout.features).items():
-        if count:
-            consequence = "they are cut" + (" and lose their EOS" if name in _COMPLETIONS else "")
-            logger.warning(
-                "%s, %s: %d of %d %s are longer than %d tokens; %s",
-                *(task, split, count, len(corpus), name, layout.features[name], consequence),
-            )
+    for remark in remarks(corpus, layout, vocabulary(task)):
+        logger.warning("%s, %s: %s", task, split, remark)
     return BatchStream(
         corpus, layout, batch_size, seed=seed, shard_index=shard_index, num_shards=num_shards
     )
+
+
+def known(task: str) -> seqio.Task | seqio.Mixture:
+    """A registered task or mixture.
+
+    Raises:
+      ValueError: there is none of this name; names the nearest.
+    """
+    names = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+    if task not in names:
+        nearest = difflib.get_close_matches(task, names, n=3, cutoff=0.4) or sorted(names)
+        raise ValueError(f"no task {task!r} is registered. Nearest: {', '.join(nearest)}")
+    return seqio.get_mixture_or_task(task)
+
+
+def vocabulary(task: str) -> seqio.Vocabulary:
+    """The vocabulary of a task's inputs.
+
+    Raises:
+      ValueError: no such task, or it has no inputs.
+    """
+    features = known(task).output_features
+    if "inputs" not in features:
+        raise ValueError(f"expected {task} with ['inputs'], got only {list(features)}")
+    return features["inputs"].vocabulary
 
 
 def read(task: str, split: str, layout: Layout) -> Corpus:
@@ -65,7 +87,7 @@ def read(task: str, split: str, layout: Layout) -> Corpus:
       ValueError: unknown task or split, a feature that the layout needs is missing, an empty split,
         an empty completion, or a preference outside [0, 1].
     """
-    provider = seqio.get_mixture_or_task(task)
+    provider = known(task)
     is_mixture = isinstance(provider, seqio.Mixture)
     parts = []
     for subtask in seqio.get_subtasks(provider):
@@ -82,7 +104,7 @@ def task_metrics(
     A target is what the task's postprocessor makes of `targets`, or of the first of `answers`.
     Names of several functions must differ.
     """
-    provider = seqio.get_mixture_or_task(task)
+    provider = known(task)
     functions = [] if isinstance(provider, seqio.Mixture) else provider.predict_metric_fns
     if not functions:
         return None
@@ -133,7 +155,10 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
     if not batches:
         raise ValueError(f"{where}: expected examples, got none")
     tokens = {name: _ragged([batch[name] for batch in batches]) for name in features}
-    texts = {}
+    size = len(tokens["inputs"].lengths)
+    texts: dict[str, list[Any]] = {
+        WHERE: [f"{where}, example {number}" for number in range(1, size + 1)]
+    }
     for name, value in batches[0].items():
         if value.dtype == "string":
             column = [text for batch in batches for text in _texts(batch[name])]
@@ -141,9 +166,9 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
     preference = None
     if _PREFERENCE in task.output_features:
         preference = np.concatenate([batch[_PREFERENCE].numpy() for batch in batches])
-    _check(tokens, preference, where)
-    pad_id = task.output_features["inputs"].vocabulary.pad_id
-    return Corpus(tokens, texts, [len(tokens["inputs"].lengths)], [rate], preference, pad_id)
+    words = task.output_features["inputs"].vocabulary
+    _check(tokens, preference, words.eos_id, where)
+    return Corpus(tokens, texts, [size], [rate], preference, words.pad_id)
 
 
 def _ragged(batches: list[Any]) -> Ragged:
@@ -162,9 +187,11 @@ def _texts(batch: Any) -> Iterable[str | list[str]]:
         yield [text.decode() for text in row] if isinstance(row, list) else row.decode()
 
 
-def _check(tokens: Mapping[str, Ragged], preference: np.ndarray | None, where: str) -> None:
-    for name in set(tokens) & set(_COMPLETIONS):
-        empty = np.flatnonzero(tokens[name].lengths < 2)  # EOS alone
+def _check(
+    tokens: Mapping[str, Ragged], preference: np.ndarray | None, eos: int | None, where: str
+) -> None:
+    for name in set(tokens) & {"targets", *COMPLETIONS}:
+        empty = np.flatnonzero(tokens[name].lengths == tokens[name].count(eos))  # EOS alone
         if len(empty):
             raise ValueError(f"{where}: {name} is empty in example {empty[0] + 1}")
     if preference is None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import logging
 
 import jax
 from jaxtyping import Int
 import numpy as np
 
+from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.sampling import Sampler
 from po_jax.vocabulary import Vocabulary, to_text, to_tokens
@@ -17,10 +19,17 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One sampled text, and its log-probability under the policy, summed over its tokens."""
+    """One sampled text.
+
+    Attributes:
+      text: without EOS.
+      logprob: under the policy, summed over its tokens.
+      ended: whether it came to its EOS within the length limit.
+    """
 
     text: str
     logprob: float
+    ended: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +40,7 @@ class Completer:
       sampler: how they are drawn.
       vocabulary: of the policy.
       prompt_length: tokens kept of a prompt that is given as text.
+      keep_end: of one that is too long, its end and not its beginning.
       checkpoint: of the policy, in any known format.
       samples: completions of each prompt, at least 1.
       reference_checkpoint: of the mixture's other side; needed only where beta > 0.
@@ -49,6 +59,7 @@ class Completer:
     reference_checkpoint: str | None = None
     beta: float = 0.0
     random_seed: int = 0
+    keep_end: bool = False
 
     def __post_init__(self):
         if self.samples < 1:
@@ -64,13 +75,18 @@ class Completer:
         """Completions of prompts given as text; what is cut is logged.
 
         Raises:
-          ValueError: if there is no text, or one is empty; and as `of_tokens` does.
+          ValueError: if there is no text, or one is empty or no Unicode; and as `of_tokens` does.
         """
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # half of a surrogate pair
+                raise ValueError(f"expected prompts in Unicode, got {text!r:.200}") from error
         if not texts or not all(text.strip() for text in texts):
             raise ValueError(
                 f"expected one or more prompts, none of them empty, got {list(texts)!r:.200}"
             )
-        tokens, cut = to_tokens(self.vocabulary, texts, self.prompt_length)
+        tokens, cut = to_tokens(self.vocabulary, texts, self.prompt_length, self.keep_end)
         if cut:
             logger.warning(
                 "%d of %d prompts are longer than %d tokens: cut",
@@ -85,22 +101,25 @@ class Completer:
           ValueError: a checkpoint that is none or of another model, or a batch that the mesh cannot
             divide.
         """
-        model, partitioner = self.sampler.language_model, self.sampler.partitioner
-        reference = None
-        if self.beta > 0.0:
-            reference = load_parameters(model, self.reference_checkpoint, partitioner)
+        load = functools.partial(
+            load_parameters,
+            self.sampler.language_model,
+            partitioner=self.sampler.partitioner,
+            kinds=POLICIES,
+        )
         rollout = self.sampler.draw_all(
-            load_parameters(model, self.checkpoint, partitioner),
-            reference,
+            load(self.checkpoint),
+            load(self.reference_checkpoint) if self.beta > 0.0 else None,
             prompt,
             (self.beta,) * self.samples,
             jax.random.key(self.random_seed),
         )
         logprob = rollout.policy_logprob.sum(axis=-1)
+        ended = ((rollout.completion == self.vocabulary.eos_id) & rollout.mask).any(axis=-1)
         return [
             [
-                Completion(to_text(self.vocabulary, row), float(p))
-                for row, p in zip(*group, strict=True)
+                Completion(to_text(self.vocabulary, row), float(p), bool(end))
+                for row, p, end in zip(*group, strict=True)
             ]
-            for group in zip(rollout.completion, logprob, strict=True)
+            for group in zip(rollout.completion, logprob, ended, strict=True)
         ]

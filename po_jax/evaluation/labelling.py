@@ -1,13 +1,16 @@
 """Comparisons made by a policy and a judge: what preference models and offline algorithms read."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 import dataclasses
 from itertools import combinations
+import logging
 from typing import Any
 
 import jax
 import numpy as np
 
+from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.prompts import Prompts, gather
@@ -16,6 +19,8 @@ from po_jax.partitioning import collect, filled_batches
 from po_jax.sampling import Sampler
 from po_jax.types import Rollout
 from po_jax.vocabulary import Vocabulary, to_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +59,9 @@ class Labelling:
     def records(self) -> Iterator[dict[str, Any]]:
         """The verdicts, as records that `tasks.jsonl` reads.
 
-        Pairs are left out that teach nothing (both are judged alike) or that text cannot hold (one
-        is empty).
+        Pairs are left out that teach nothing (both are judged alike, or are one text) or that text
+        cannot hold (one is empty); how many is logged. A completion that was cut off before its EOS
+        is said to be: what is trained on it must not end it.
 
         Raises:
           ValueError: a checkpoint that is none or of another model, or a batch that the mesh cannot
@@ -65,32 +71,56 @@ class Labelling:
         model, partitioner = self.sampler.language_model, self.sampler.partitioner
         asked = gather(self.prompts, self.max_prompts)
         rollout = self.sampler.draw_all(
-            load_parameters(model, self.checkpoint, partitioner),
+            load_parameters(model, self.checkpoint, partitioner, kinds=POLICIES),
             None,
             asked.tokens,
             (0.0,) * self.samples,
             jax.random.key(self.random_seed),
         )
+        left_out: Counter[str] = Counter()
         for rows, valid in filled_batches(len(asked), self.sampler.batch_size):
-            yield from self._verdicts(asked, rollout, rows, valid)
+            yield from self._verdicts(asked, rollout, rows, valid, left_out)
+        if left_out:
+            reasons = ", ".join(f"{count} {why}" for why, count in left_out.items())
+            pairs = len(asked) * self.samples * (self.samples - 1) // 2
+            logger.warning("of %d pairs are left out: %s", pairs, reasons)
 
     def _verdicts(
-        self, asked: Prompts, rollout: Rollout, rows: np.ndarray, valid: np.ndarray
+        self,
+        asked: Prompts,
+        rollout: Rollout,
+        rows: np.ndarray,
+        valid: np.ndarray,
+        left_out: Counter[str],
     ) -> Iterator[dict[str, Any]]:
         texts = [[to_text(self.vocabulary, y) for y in rollout.completion[row]] for row in rows]
+        ended = ((rollout.completion == self.vocabulary.eos_id) & rollout.mask).any(axis=-1)[rows]
         for pair in combinations(range(self.samples), 2):
             completion, mask = (x[rows][:, pair] for x in (rollout.completion, rollout.mask))
             pairs = Pairs(asked.tokens[rows], completion, mask, asked.text_rows(rows), valid)
             preference = collect(ask(self.judge, pairs)().preference)
             for place in np.flatnonzero(valid):
-                first, second = (texts[place][k] for k in pair)
                 p = float(preference[place])
-                if p == 0.5 or not (first.strip() and second.strip()):
-                    continue
-                chosen, rejected = (first, second) if p > 0.5 else (second, first)
-                yield {
+                chosen, rejected = pair if p > 0.5 else pair[::-1]
+                record = {
                     "prompt": asked.inputs[rows[place]],
-                    "chosen": chosen,
-                    "rejected": rejected,
+                    "chosen": texts[place][chosen],
+                    "rejected": texts[place][rejected],
                     "preference": max(p, 1.0 - p),
+                    "chosen_ended": bool(ended[place][chosen]),
+                    "rejected_ended": bool(ended[place][rejected]),
                 }
+                if reason := _worthless(record):
+                    left_out[reason] += 1
+                else:
+                    yield record
+
+
+def _worthless(record: Mapping[str, Any]) -> str | None:
+    """Why a verdict teaches nothing, or cannot be told; None if it does and can."""
+    if not (record["chosen"].strip() and record["rejected"].strip()):
+        return "with an empty completion"
+    if record["preference"] == 0.5:
+        return "judged alike"
+    alike = all(record[f"chosen{x}"] == record[f"rejected{x}"] for x in ("", "_ended"))
+    return "of one text twice" if alike else None

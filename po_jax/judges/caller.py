@@ -132,7 +132,8 @@ class Caller:
             except CallFailed as failure:
                 too_long = failure.after > self._settings.longest_pause
                 if not failure.again or too_long or repetition == self._settings.retries:
-                    return self._give_up(question, failure, repetition + 1)
+                    self._give_up(question, failure, repetition + 1)
+                    return None
                 self._repeat(failure)
                 if not failure.after:
                     stop.wait(min(pause, self._settings.longest_pause))
@@ -255,7 +256,7 @@ def _number(answer: Any, low: float, high: float) -> float:
       CallFailed: it is none; another call will not help.
     """
     try:
-        if isinstance(answer, str | bytes) or getattr(answer, "ndim", 0):
+        if isinstance(answer, str | bytes) or getattr(answer, "ndim", None):
             raise TypeError("expected a single number")
         number = float(answer)
     except OverflowError:

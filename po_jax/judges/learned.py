@@ -45,7 +45,7 @@ def trained_judge(
     """The judge that a checkpoint of this model is.
 
     Raises:
-      ValueError: if there is no such checkpoint, or it is of another model.
+      ValueError: if there is no such checkpoint, or it is of another model or kind of model.
     """
     if checkpoint is None:
         raise ValueError(
@@ -53,6 +53,5 @@ def trained_judge(
             f"{model.kind} (train one with gin/runs/preference_model.gin or "
             "gin/runs/reward_model.gin), got None"
         )
-    return LearnedJudge(
-        model, load_parameters(model.language_model, checkpoint, partitioner), partitioner
-    )
+    params = load_parameters(model.language_model, checkpoint, partitioner, kinds=[model.kind])
+    return LearnedJudge(model, params, partitioner)

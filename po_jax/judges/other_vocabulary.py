@@ -19,12 +19,14 @@ class OtherVocabularyJudge:
       own_vocabulary: of the judge.
       lengths: tokens kept of a prompt ("inputs") and of a completion ("targets", EOS included), in
         the judge's vocabulary.
+      keep_end: of a prompt that is too long, its end and not its beginning.
     """
 
     judge: Judge
     vocabulary: Vocabulary
     own_vocabulary: Vocabulary
     lengths: Mapping[str, int]
+    keep_end: bool = False
 
     @property
     def name(self) -> str:
@@ -38,9 +40,9 @@ class OtherVocabularyJudge:
         """Translates, once the tokens are there, and asks the judge."""
         texts = pairs.completion_texts(self.vocabulary)
         flat = [text for pair in texts for text in pair]
-        prompt, _ = to_tokens(
-            self.own_vocabulary, pairs.prompt_texts(self.vocabulary), self.lengths["inputs"]
-        )
+        prompts = pairs.prompt_texts(self.vocabulary)
+        length = self.lengths["inputs"]
+        prompt, _ = to_tokens(self.own_vocabulary, prompts, length, self.keep_end)
         completion, _ = to_tokens(self.own_vocabulary, flat, self.lengths["targets"])
         completion = completion.reshape(len(texts), 2, -1)
         mask = completion != self.own_vocabulary.pad_id

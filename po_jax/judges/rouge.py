@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 import numpy as np
 
+from po_jax.data.corpus import WHERE
 from po_jax.judges.judge import Judgement, Pairs
 from po_jax.vocabulary import Vocabulary
 
@@ -88,7 +89,8 @@ class RougeJudge:
         answers = pairs.texts.get("answers", ())
         if not len(answers) or not answers[row]:
             prompt = pairs.prompt_texts(self._vocabulary)[row]
+            where = f"{pairs.texts[WHERE][row]}: " if WHERE in pairs.texts else ""
             raise ValueError(
-                f"RougeJudge: expected the author's answer to {prompt[:200]!r}, got none"
+                f"{where}RougeJudge: expected the author's answer to {prompt[:200]!r}, got none"
             )
         return answers[row]

@@ -33,10 +33,15 @@ def contrastive(
     batch: PreferenceBatch,
     *,
     loss: Callable[..., Float[Array, " batch"]],
-    tau: Coefficient | Schedule,
+    tau: Coefficient | Schedule | None = None,
 ) -> Float[Array, " batch"]:
-    """`loss(margin, preference, tau=tau)`: `ipo`, `dpo`, `slic`, or `gpo` with its f bound."""
+    """`loss(margin, preference, tau=tau)`: `ipo`, `dpo`, `slic`, or `gpo` with its f bound.
+
+    Without `tau` the loss has its own.
+    """
     h = margin(policy, batch.reference_logprob)
+    if tau is None:
+        return loss(h, batch.preference)
     return loss(h, batch.preference, tau=at_step(tau, batch))
 
 

@@ -26,6 +26,7 @@ class PolicyModel(Model):
         the batch's sums, for the reference: "sum" as in the papers, or "mean".
     """
 
+    kind = "a policy"
     objective: Objective
     reduce: Literal["sum", "mean"] = "sum"
 

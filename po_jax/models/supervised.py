@@ -33,6 +33,7 @@ class SupervisedModel(Model):
         each example, then the examples ("AVERAGE_PER_SEQUENCE"); a number; or None for 1.
     """
 
+    kind = "an SFT model"
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     loss_normalizing_factor: Normalizer | float | int | None = "NUM_REAL_TARGET_TOKENS"

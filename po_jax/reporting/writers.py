@@ -73,7 +73,8 @@ def _drop_after(step: int, path: Path) -> None:
     if not path.exists():
         return
     text = path.read_text()
-    kept = "".join(f"{line}\n" for line in text.splitlines() if not _is_later(line, step))
+    lines = [line for line in text.split("\n") if line]  # "\n" alone ends a line of JSON Lines
+    kept = "".join(f"{line}\n" for line in lines if not _is_later(line, step))
     if kept != text:
         beside = path.with_name(f"{path.name}.new")
         beside.write_text(kept)

@@ -14,6 +14,7 @@ from etils import epath
 import jax
 import optax
 
+from po_jax.checkpoints import paths
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data.corpus import BatchStream
 from po_jax.models.base import Model
@@ -94,6 +95,7 @@ class Trainer:
     started: Callable[[], None] = lambda: None
 
     def __post_init__(self):
+        object.__setattr__(self, "model_dir", str(paths.absolute(self.model_dir)))
         self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
 
     def train(self) -> TrainState:
@@ -199,7 +201,7 @@ class _Training:
         self._reporter.settle()
         if self._step not in self._manager.steps:
             self._feed.save()
-            self._manager.save(self._step, self.state, results)
+            self._manager.save(self._step, self.state, results, self._trainer.model.about())
 
     def close(self) -> None:
         """Waits for what is being written."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 import optax
 
-from po_jax.checkpoints.load import load
+from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
@@ -43,7 +43,10 @@ class Start:
             return model.get_initial_variables(key)["params"]
 
         self._key = purpose_key(key, 0, "parameters")
-        self._path = checkpoint_path
+        self._about = model.about()
+        self._opened = None if checkpoint_path is None else open_checkpoint(checkpoint_path)
+        if self._opened is not None:
+            self._opened.about.require_start(f"{self._opened.path}", self._about)
         shapes = jax.eval_shape(lambda key: create(init(key)), self._key)
         self.shardings = state_shardings(shapes, model.parameter_axes(), partitioner)
         self._like = jax.tree.map(
@@ -63,11 +66,11 @@ class Start:
         Raises:
           ValueError: if the checkpoint is damaged, or of another model.
         """
-        if self._path is None:
+        if self._opened is None:
             params = self._init(self._key)
             return params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)
         wanted = jnp.float32 if dtype is None else jnp.dtype(dtype)
-        return load(self._path, jax.tree.map(lambda x: x.update(dtype=wanted), self._like.params))
+        return load(self._opened, jax.tree.map(lambda x: x.update(dtype=wanted), self._like.params))
 
     def state(self, manager: CheckpointManager) -> TrainState:
         """The newest state that the manager has, or the state at step 0.
@@ -75,5 +78,5 @@ class Start:
         Raises:
           ValueError: if the checkpoint to restore or to start from is of another model.
         """
-        restored = manager.restore(self._like)
+        restored = manager.restore(self._like, self._about)
         return self._create(self.parameters()) if restored is None else restored[1]

@@ -39,8 +39,21 @@ def test_padded_rows_and_what_is_cut(corpus):
     ids, mask = corpus.tokens["inputs"].padded(np.array([6, 0, 2]), 5)
     assert ids.tolist() == [[16] * 5, [10, 1, 0, 0, 0], [12, 12, 12, 1, 0]]
     assert mask.sum(axis=1).tolist() == [5, 2, 4]
-    assert corpus.cut({"inputs": 4, "targets": 3}) == {"inputs": 1, "targets": 1}
-    assert corpus.cut({"inputs": 8, "completion_2": 1}) == {"inputs": 0, "completion_2": 7}
+    assert corpus.tokens["inputs"].row(2).tolist() == [12, 12, 12, 1]
+    assert corpus.tokens["inputs"].count(16).tolist() == [0] * 6 + [7]
+    assert corpus.tokens["inputs"].count(None).tolist() == [0] * 7
+
+
+def test_of_a_prompt_that_is_too_long_either_side_can_be_kept(corpus):
+    rows, flips = np.array([6, 0]), np.zeros(2, bool)
+    for layout in (Prompts, Comparisons):
+        kept = layout(LENGTHS, keep_end=True)(corpus, rows, flips)["prompt"]
+        assert kept.tolist() == [[16, 16, 16, 1], [10, 1, 0, 0]]
+    arrays = Supervised(LENGTHS, keep_end=True)(corpus, rows, flips)
+    assert arrays["encoder_input_tokens"].tolist() == [[16, 16, 16, 1], [10, 1, 0, 0]]
+    assert arrays["decoder_target_tokens"].tolist() == [[26, 26, 26], [20, 1, 0]]
+    pairs = Comparisons(LENGTHS, keep_end=True)(corpus, rows, flips)
+    assert pairs["completion"][0].tolist() == [[26, 26, 26], [36, 1, 0]]
 
 
 def test_supervised_arrays_shift_the_decoders_input(corpus):

@@ -1,6 +1,9 @@
 """The reader and the writer: what survives, and what is told of what does not."""
 
+import gzip
 import json
+import os
+import threading
 
 import pytest
 
@@ -65,8 +68,21 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         (b'{"a": ' + DEEP + b"}", "expected JSON, got"),
         (b'{"a": "\xff"}', "expected UTF-8, got"),
         (b"\xef\xbb\xbf{}", "expected JSON, got"),
+        (b'{"a": 1, "b": 2, "a": 1}', "expected JSON, got .*the key 'a' stands twice"),
+        (b'{"b": [{"a": 1, "a": 2}]}', ".*the key 'a' stands twice in an object"),
+        (b'{"a": "\\ud800"}', "expected JSON, got .*surrogates not allowed"),
+        (b'{"a": "\\ude00\\ud83d"}', "expected JSON, got .*surrogates not allowed"),
+        (b'{"\\uDFFF": 1}', "expected JSON, got .*surrogates not allowed"),
+        (b'{"a": "\0"}', "expected text in UTF-8, got NUL"),
+        ('{"a": 1}'.encode("utf-16-le"), "expected text in UTF-8, got NUL"),
+        (b'{"a": "x\ty"}', "expected JSON, got .*control character"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "expected JSON, got .*4300 digits"),
     ],
-    ids=["cut", "two", "quotes", "list", "number", "null", "deep", "deep in", "bytes", "mark"],
+    ids=[
+        *("cut", "two", "quotes", "list", "number", "null", "deep", "deep in", "bytes", "mark"),
+        *("twice", "twice within", "surrogate", "pair exchanged", "surrogate as key"),
+        *("nul", "utf-16", "tab", "huge"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
     path = tmp_path / "file.jsonl"
@@ -83,6 +99,47 @@ def test_what_is_not_a_file_is_named(tmp_path):
         read(tmp_path / "absent.jsonl")
     with pytest.raises(ValueError, match=f"got a folder at {tmp_path}"):
         read(tmp_path)
+
+
+def test_what_is_packed_or_of_another_encoding_is_named(tmp_path):
+    path = tmp_path / "file.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n'))
+    with pytest.raises(ValueError, match=r"file.jsonl.gz, line 1: expected UTF-8, .*gzip; unpack"):
+        read(path)
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        path.write_bytes('{"a": "caf\u00e9"}\n'.encode(encoding))
+        with pytest.raises(ValueError, match="file.jsonl.gz, line 1: expected .*UTF-8, got"):
+            read(path)
+
+
+def test_what_unicode_can_hold_is_read(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(rb'{"a": "\ud83d\ude00 \u0000 \\ud800"}')  # a pair, NUL, and a backslash
+    assert read(path) == [{"a": "\U0001f600 \0 \\ud800"}]
+
+
+def test_a_pipe_is_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b'{"a": 1}\n',))
+    writer.start()
+    assert read(path) == [{"a": 1}]
+    writer.join()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), "\ud800"])
+def test_what_cannot_be_written_is_named(tmp_path, value):
+    path = tmp_path / "file.jsonl"
+    with pytest.raises(ValueError, match="file.jsonl, line 2: expected what JSON can hold, got"):
+        json_lines.write(path, [{"a": 1}, {"a": [value]}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_encoding_is_utf_8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "latin-1")
+    path = tmp_path / "file.jsonl"
+    json_lines.write(path, [{"a": "\u4f60"}])
+    assert path.read_bytes() == '{"a": "\u4f60"}\n'.encode()
 
 
 def interrupted():

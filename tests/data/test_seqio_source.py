@@ -65,6 +65,7 @@ def test_prompts_come_with_their_texts(tasks):
     batch = next(stream.one_pass())
     assert batch.texts["inputs"] == ["b0", "b1", "b2"]
     assert batch.texts["answers"] == [["z"]] * 3
+    assert batch.texts["where"] == [f"feed_b_prompts, train, example {i}" for i in (1, 2, 3)]
     assert [decode(ids) for ids in batch.arrays["prompt"]] == ["b0", "b1", "b2"]
 
 
@@ -88,6 +89,38 @@ def test_what_is_cut_is_counted_and_reported_once(tasks, caplog):
     assert decode(batch["prompt"][0]) == "long pro"
     chosen = batch["completion"][0, int(batch["preference"][0] == 0)]
     assert decode(chosen) == "12345" and 1 not in chosen
+
+
+def test_what_was_cut_before_gets_no_eos(tmp_path):
+    """Completions that `launch.label` cut at 6 tokens, read with room for 12."""
+    ends = {"chosen_ended": False, "rejected_ended": True, "completion_ended": False}
+    lines = [
+        {"prompt": "p", "chosen": "abcdef", "rejected": "xyz", "completion": "uvw", **ends},
+        {"prompt": "q", "chosen": "abcdef", "rejected": "x", "completion": "u"},
+        {"prompt": "r", "chosen": "a", "rejected": "x", "completion": "u", **ends},
+    ]
+    write(tmp_path, "train", lines)
+    jsonl.register("feed_cut", tmp_path, BYTES)
+    layout = Comparisons({"inputs": 8, "targets": 12})
+    pairs = next(seqio_source.stream("feed_cut_comparisons", "train", layout, 3).one_pass()).arrays
+    found = {}
+    for pair, mask in zip(pairs["completion"], pairs["mask"], strict=True):
+        for ids, kept in zip(pair, mask, strict=True):
+            found.setdefault(decode(ids), set()).add(tuple(ids[kept][-1:] == 1))
+    assert found == {
+        "abcdef": {(False,), (True,)},
+        "xyz": {(True,)},
+        "x": {(True,)},
+        "a": {(False,)},
+    }
+    layout = Supervised({"inputs": 8, "targets": 12})
+    arrays = next(seqio_source.stream("feed_cut_sft", "train", layout, 3).one_pass()).arrays
+    byte = dict(zip("uvw", BYTES.encode("uvw"), strict=True))
+    assert [np.trim_zeros(ids).tolist() for ids in arrays["decoder_target_tokens"]] == [
+        [byte["u"], byte["v"], byte["w"]],
+        [byte["u"], 1],
+        [byte["u"]],
+    ]
 
 
 def test_tokens_are_those_of_the_tasks_vocabulary(tasks):
@@ -115,9 +148,12 @@ def test_rows_are_filled_up_with_the_vocabularys_padding(tasks):
 @pytest.mark.parametrize(
     ("task", "split", "layout", "message"),
     [
-        ("feed_absent", "train", Prompts, "feed_absent"),
+        ("feed_absent", "train", Prompts, "no task 'feed_absent' is registered. Nearest: feed"),
+        ("feed_a_promts", "train", Prompts, "registered. Nearest: feed_a_prompts, "),
+        ("feed_mixtures", "train", Prompts, "registered. Nearest: feed_mixture, "),
+        ("", "train", Prompts, "no task '' is registered"),
         ("feed_a_sft", "dev", Supervised, "a split of feed_a_sft in .*, got 'dev'"),
-        ("feed_a_sft", "test", Supervised, "no file at .*test.jsonl"),
+        ("feed_a_sft", "test", Supervised, "test.jsonl, only .'train.jsonl', 'valid"),
         ("feed_a_prompts", "train", Supervised, "feed_a_prompts with .'targets'., got only"),
         ("feed_a_sft", "train", Comparisons, "with .'completion_1', 'completion_2'."),
     ],

@@ -66,6 +66,23 @@ def test_a_prompt_that_is_cut_is_logged(policies, caplog):
     ]
 
 
+def test_the_end_of_a_prompt_is_kept_where_asked_for(policies):
+    greedy = tiny.sampler(temperature=0.0)
+    kept = completer(policies, sampler=greedy, keep_end=True).of_texts(["5 6 7 8 9", "4"])
+    expected = completer(policies, sampler=greedy).of_tokens(np.array([[8, 9, 1], [4, 1, 0]]))
+    assert kept == expected
+
+
+def test_completions_say_whether_they_ended(policies):
+    made = completer(policies, samples=8)
+    tokens = np.array([[5, 6, 1], [7, 1, 0]])
+    parameters = load_parameters(tiny.MODEL, policies["pi"], made.sampler.partitioner)
+    drawn = made.sampler.draw_all(parameters, None, tokens, (0.0,) * 8, jax.random.key(0))
+    found = [[x.ended for x in group] for group in made.of_tokens(tokens)]
+    assert found == [[1 in row for row in group] for group in drawn.completion]
+    assert {True, False} == {x for group in found for x in group}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -83,3 +100,10 @@ def test_mistakes_are_named(policies, options, message):
 def test_prompts_must_say_something(policies, texts):
     with pytest.raises(ValueError, match="one or more prompts, none of them empty"):
         completer(policies).of_texts(texts)
+
+
+def test_prompts_must_be_unicode(policies):
+    """What a shell hands over of bytes that are no UTF-8."""
+    text = b"5 \xff".decode("utf-8", "surrogateescape")
+    with pytest.raises(ValueError, match=r"expected prompts in Unicode, got '5 \\udcff'"):
+        completer(policies).of_texts(["5", text])

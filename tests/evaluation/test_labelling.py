@@ -1,13 +1,19 @@
 """Comparisons that a tiny policy and a judge make, and what becomes of them in a file."""
 
+import dataclasses
 from itertools import combinations
 import json
+import re
 
+import jax
 import pytest
 
+from po_jax.checkpoints.load import load_parameters
 from po_jax.data import json_lines
 from po_jax.evaluation.labelling import Labelling
+from po_jax.evaluation.prompts import gather
 from po_jax.judges import CallableJudge, Calls
+from po_jax.vocabulary import to_text
 from tasks import records
 from tests.evaluation import tiny
 from tests.vocabularies import Numbers
@@ -66,8 +72,37 @@ def test_every_pair_is_judged_once_and_the_better_one_is_chosen(checkpoint, tmp_
     assert [row["completion_1"] for row in read] == [row["chosen"] for row in rows]
 
 
-def test_what_teaches_nothing_is_left_out(checkpoint):
+def test_records_say_which_completion_ended(checkpoint):
+    """Against the completions themselves, drawn once more."""
+    made = labelling(checkpoint, Shorter(), samples=3)
+    parameters = load_parameters(tiny.MODEL, checkpoint, made.sampler.partitioner)
+    tokens = gather(made.prompts).tokens
+    drawn = made.sampler.draw_all(parameters, None, tokens, (0.0,) * 3, jax.random.key(0))
+    ended = {}
+    for i, rows in enumerate(drawn.completion):
+        for row in rows:
+            text = to_text(WORDS, row)
+            ended.setdefault((f"whole prompt {i}", text), set()).add(1 in row)
+    found = list(made.records())
+    for record in found:
+        for side in ("chosen", "rejected"):
+            assert record[f"{side}_ended"] in ended[record["prompt"], record[side]]
+    said = [record[f"{side}_ended"] for record in found for side in ("chosen", "rejected")]
+    assert True in said and False in said
+
+
+def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):
     assert list(labelling(checkpoint, lambda *texts: 0.5).records()) == []
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert re.match(r"of 5 pairs are left out: \d (judged alike|with an empty completion)", said)
+    assert sum(map(int, re.findall(r" (\d) ", said.partition(":")[2]))) == tiny.PROMPTS
+
+
+def test_one_text_twice_is_left_out_whatever_the_judge_says(checkpoint, caplog):
+    made = labelling(checkpoint, lambda *texts: 0.9)
+    made = dataclasses.replace(made, sampler=tiny.sampler(temperature=0.0))
+    assert list(made.records()) == []
+    assert "of one text twice" in caplog.text
 
 
 def test_fewer_prompts_and_another_seed(checkpoint):

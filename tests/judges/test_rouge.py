@@ -1,5 +1,7 @@
 """ROUGE against values counted by hand, and the judge that knows the author's answer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,13 @@ def test_a_prompt_without_an_answer_is_an_error(answers):
     )
     with pytest.raises(ValueError, match="expected the author's answer to 'blue red', got none"):
         RougeJudge(WORDS).begin(pairs)()
+
+
+def test_a_prompt_without_an_answer_is_named_by_task_split_and_example():
+    pairs = pairs_of(WORDS, ["red"], [("old", "new")], [[]])
+    texts = {**pairs.texts, "where": ["own_prompts, test, example 3"]}
+    with pytest.raises(ValueError, match="^own_prompts, test, example 3: .* to 'red', got none"):
+        RougeJudge(WORDS).begin(dataclasses.replace(pairs, texts=texts))()
 
 
 def test_data_without_answers_are_an_error():

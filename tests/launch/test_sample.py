@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from launch import sample
+from po_jax.data import json_lines
+from po_jax.evaluation.completions import Completion
 from tasks import vocabularies
 from tests.launch import tiny_policies
 
@@ -49,6 +51,52 @@ def test_the_command_line_a_file_and_a_task_give_the_same(arguments, folder):
     (folder / "lines.txt").write_text("\n\n".join(TEXTS))
     assert run([*arguments, f"--prompts={folder / 'lines.txt'}"], folder) == from_task
     assert run([*arguments, *(f"--prompt={text}" for text in TEXTS)], folder) == from_task
+
+
+SEPARATORS = "one\u2028two\u2029three\u0085four\x0bfive\rsix\nseven"
+
+
+def test_what_was_written_can_be_read_as_prompts(tmp_path):
+    """Every text is read as it was, empty completions beside it and all."""
+    drawn = [(SEPARATORS, [Completion(text, -1.0, True)]) for text in (SEPARATORS, "", " ")]
+    path = tmp_path / "completions.jsonl"
+    json_lines.write(path, (row for one in drawn for row in sample.to_records(one)))
+    assert sample.read_prompts(path) == [SEPARATORS] * 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.json"])
+def test_json_lines_go_by_several_names(tmp_path, name):
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    rows = [{"prompt": "a"}, {"prompt": messages}, {"chosen": "a b", "rejected": "a c"}]
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(map(json.dumps, rows)).encode())
+    assert sample.read_prompts(tmp_path / name) == ["a", "system: s\nuser: u", "a"]
+
+
+def test_a_text_file_has_a_prompt_a_line(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffone\u2028two\r\n\n three\x0b\u0085 \nfour".encode())
+    assert sample.read_prompts(path) == ["one\u2028two", " three\x0b\u0085 ", "four"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"prompt": null}',
+            "line 1: expected 'prompt' to be a string or a list of messages, got",
+        ),
+        (b'{"prompt": 5}', "line 1: expected 'prompt' to be a string or a list of messages, got 5"),
+        (b'{"prompt": "a"}\n{"prompt": "b", "completion": 5}', "line 2: expected 'completion' to"),
+        (b'{"prompt": "\\ud800"}', "line 1: expected JSON, got"),
+        (b"", "got an empty file"),
+        (b"[\n", "line 1: expected JSON, got"),
+    ],
+)
+def test_a_bad_prompt_is_named(tmp_path, content, message):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.jsonl.*{message}"):
+        sample.read_prompts(path)
 
 
 def test_several_samples_and_their_logprobs(arguments, folder):

@@ -31,6 +31,24 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(task):
         settings.batch_stream(task, "train", layout, 2, model)
 
 
+def test_a_task_that_is_not_there_or_cannot_be_read_is_named(task):
+    with pytest.raises(ValueError, match="no task 'settings_test_byte' .*: settings_test_bytes"):
+        settings.vocabulary("settings_test_byte")
+    name = f"{task}_without_inputs"
+    source = seqio.TaskRegistry.get(task).source
+    features = {"text": seqio.Feature(seqio.ByteVocabulary())}
+    seqio.TaskRegistry.add(name, source=source, output_features=features)
+    with pytest.raises(ValueError, match="with .'inputs'., got only .'text'."):
+        settings.vocabulary(name)
+    seqio.TaskRegistry.remove(name)
+
+
+@pytest.mark.parametrize("length", [settings.prompt_length, settings.completion_length])
+def test_lengths_that_are_not_given_are_named(length):
+    with pytest.raises(ValueError, match="expected a length of '(inputs|targets)', 1 or more, got"):
+        length({"input": 8})
+
+
 def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="to name a module, got 'tasks.nowhere'"):
         settings.vocabulary("x", "tasks.nowhere")

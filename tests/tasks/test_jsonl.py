@@ -50,7 +50,11 @@ def test_demonstrations_and_prompts(comparisons):
     ]
     prompts = examples("own_prompts", "validation")
     assert [row["answers"].tolist() for row in prompts] == [[b"a"], [b"b"]]
-    assert [len(row["answers"]) for row in examples("own_prompts", "train")] == [0, 0, 0]
+    assert [row["answers"].tolist() for row in examples("own_prompts", "train")] == [
+        [b"a"],
+        [b"b"],
+        [b"c"],  # of a pair whose label says that the rejected one is better
+    ]
 
 
 def test_rouge_is_computed_by_seqios_evaluator(comparisons):
@@ -85,7 +89,7 @@ def test_preference_accuracy_of_a_task_puts_scores_in_the_order_of_the_examples(
         ('{"prompt": "a", "chosen": " ", "rejected": "b"}', "line 2: 'chosen' is empty"),
         (
             '{"prompt": [], "chosen": "c", "rejected": "b"}',
-            "line 2: expected 'prompt' to be a string, got",
+            "line 2: 'prompt' is empty",
         ),
         (
             '{"prompt": "a", "chosen": "c", "rejected": "b", "preference": 1.5}',
@@ -114,10 +118,10 @@ def test_mistakes_are_told_with_file_and_line(tmp_path, line, message):
 
 def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="no file at .*absent.jsonl"):
-        records.rows(tmp_path / "absent.jsonl", jsonl.prompt)
+        records.rows(tmp_path / "absent.jsonl", records.prompt)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="empty file: .*empty.jsonl"):
-        records.rows(tmp_path / "empty.jsonl", jsonl.prompt)
+        records.rows(tmp_path / "empty.jsonl", records.prompt)
 
 
 def test_importing_registers_tasks_that_ask_for_their_folder(monkeypatch):

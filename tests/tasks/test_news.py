@@ -3,7 +3,9 @@
 import pytest
 import seqio
 
-from tasks import cnn_dailymail, xsum
+from po_jax.data import seqio_source
+from po_jax.data.layouts import Prompts
+from tasks import cnn_dailymail, news, xsum
 
 
 @pytest.mark.parametrize(
@@ -25,11 +27,26 @@ def test_fields_become_features(module, fields):
 
 
 @pytest.mark.parametrize("name", ["cnn_dailymail", "xsum"])
-def test_data_that_was_not_prepared_is_not_downloaded(name, tmp_path, monkeypatch):
+def test_data_that_was_not_prepared_is_not_downloaded(name, tmp_path):
     seqio.set_tfds_data_dir_override(str(tmp_path))
     try:
-        with pytest.raises(Exception, match=f"(?i)dataset.*{name}|{name}.*not"):
-            seqio.get_mixture_or_task(f"{name}_sft").get_dataset(None, "train", shuffle=False)
+        for kind in ("sft", "prompts"):
+            with pytest.raises(ValueError, match=f"`tfds build {name}:.* makes it") as raised:
+                seqio_source.read(f"{name}_{kind}", "train", Prompts({"inputs": 8}))
+            assert str(tmp_path) in str(raised.value)
     finally:
         seqio.set_tfds_data_dir_override(None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tfds_name", ["not_there:1.0.0", "xsum:9.9.9"])
+def test_what_tfds_does_not_know_is_told_in_a_line(tfds_name, tmp_path):
+    name = f"news_{tfds_name[:4]}"
+    news.register(name, tfds_name, document="a", summary="b")
+    seqio.set_tfds_data_dir_override(str(tmp_path))
+    try:
+        with pytest.raises(ValueError, match=f"expected {tfds_name} on disk, got: ") as raised:
+            seqio_source.read(f"{name}_sft", "train", Prompts({"inputs": 8}))
+    finally:
+        seqio.set_tfds_data_dir_override(None)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400

@@ -23,6 +23,7 @@ def test_a_paper():
         ({"source": []}, "'source' to be a list of texts"),
         ({"target": [3]}, "'target' to be a list of texts, got \\[3\\]"),
         ({"target": [" "]}, "'target' is empty"),
+        ({"source": ["", " "]}, "'source' is empty"),
     ],
 )
 def test_lines_of_another_schema_are_told(change, message):

@@ -36,6 +36,9 @@ def test_a_comparison():
         ("summaries", [{"text": "one"}, {"text": ""}], "'text' is empty"),
         ("info", None, "'info' to be an object, got None"),
         ("info", {"title": "Cat"}, "expected the key 'post'"),
+        ("info", {"post": "x", "title": 5}, "'title' to be a string, got 5"),
+        ("info", {"post": "x", "subreddit": ["a"]}, "'subreddit' to be a string, got"),
+        ("choice", [1], "'choice' to be 0 or 1, got"),
     ],
 )
 def test_lines_of_another_schema_are_told_with_file_and_line(tmp_path, key, value, message):
