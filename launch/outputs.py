@@ -11,16 +11,19 @@ def new_file(path: str | os.PathLike, overwrite: bool = False) -> str:
     """The path of a file that can be made, absolute: a judge may change the working directory.
 
     Args:
-      path: of the file; its folders need not be there. What is a URL is left to who writes.
+      path: of the file; its folders need not be there. What is on gs:// is left to who writes.
       overwrite: whether the file may be replaced.
 
     Raises:
       ValueError: if something is in the way.
     """
-    if "://" in str(path):
-        return str(path)
-    place = Path(path).absolute()
-    if not str(path) or place.is_dir():
+    from po_jax.checkpoints import paths
+
+    found = str(paths.absolute(path))
+    if found.startswith(paths.BUCKET):
+        return found
+    place = Path(found)
+    if place.is_dir():
         raise ValueError(f"expected the path of a file to write, got the folder {str(path)!r}")
     _refuse_to_replace(place, overwrite)
     _check_folder(place.parent)
@@ -38,9 +41,9 @@ def new_folder(path: str | os.PathLike, result: str, overwrite: bool = False) ->
     Raises:
       ValueError: if something is in the way.
     """
-    if not str(path):
-        raise ValueError("expected the path of a folder to write, got ''")
-    place = Path(path).absolute()
+    from po_jax.checkpoints import paths
+
+    place = Path(paths.absolute(path))
     _refuse_to_replace(place / result, overwrite)
     _check_folder(place)
     return place

@@ -155,7 +155,7 @@ class BatchStream:
       num_shards: hosts that share a batch.
 
     Raises:
-      ValueError: the hosts cannot divide the batch, or there is no such shard.
+      ValueError: no data, a batch that the hosts cannot divide, or no such shard.
     """
 
     def __init__(
@@ -172,6 +172,8 @@ class BatchStream:
             raise ValueError(
                 f"expected a batch size that {num_shards} hosts can divide, got {batch_size}"
             )
+        if not len(corpus):
+            raise ValueError("expected data of one or more rows, got none")
         if not 0 <= shard_index < num_shards:
             raise ValueError(f"expected a shard_index in [0, {num_shards}), got {shard_index}")
         self.corpus = corpus

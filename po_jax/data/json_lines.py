@@ -79,9 +79,9 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
     Raises:
       ValueError: a record holds what JSON or UTF-8 cannot; names file and line.
     """
-    path = epath.Path(
-        path
-    ).absolute()  # Whoever makes the records may change the working directory.
+    path = epath.Path(path)
+    if "://" not in str(path):
+        path = path.absolute()  # Whoever makes the records may change the working directory.
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
     count = 0

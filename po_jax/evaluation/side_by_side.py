@@ -63,6 +63,8 @@ class SideBySide:
     _opened: dict[str, Checkpoint] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
+        if self.examples < 0:
+            raise ValueError(f"SideBySide.examples: expected 0 or more, got {self.examples}")
         if len(self.policies) < 2 or self.reference not in self.policies:
             raise ValueError(
                 f"SideBySide: expected two or more policies, the reference {self.reference!r} "

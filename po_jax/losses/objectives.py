@@ -19,9 +19,11 @@ def at_step(coefficient: Coefficient | Schedule, batch: PreferenceBatch) -> Coef
     """A coefficient's value at the step of the batch.
 
     Raises:
-      ValueError: if it is a schedule and the batch does not know its step.
+      ValueError: if it is a schedule and the batch does not know its step, or a negative number.
     """
     if not callable(coefficient):
+        if isinstance(coefficient, float | int) and not coefficient >= 0.0:
+            raise ValueError(f"expected a coefficient of 0 or more, got {coefficient}")
         return coefficient
     if batch.step is None:
         raise ValueError("expected a batch that knows its step, for a schedule, got step None")

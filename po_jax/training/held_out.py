@@ -31,6 +31,11 @@ class Evaluation(Protocol):
         """Numbers by name, and a text to log (Markdown), which may be empty."""
 
 
+def _check_batches(max_batches: int | None) -> None:
+    if max_batches is not None and max_batches < 1:
+        raise ValueError(f"expected max_batches of 1 or more, got {max_batches}")
+
+
 class PolicyEvaluation:
     """Fresh completions of held-out prompts: win rate over mu, KL to mu, entropy, length, EOS.
 
@@ -59,6 +64,7 @@ class PolicyEvaluation:
         max_batches: int = 4,
         shown: int = 4,
     ):
+        _check_batches(max_batches)
         self._run = run
         self._prompts = list(islice(prompts.one_pass(), max_batches))
         self._sampler = Sampler(run.language_model, strategy, run.partitioner, prompts.batch_size)
@@ -140,6 +146,7 @@ class SupervisedEvaluation:
     def __init__(
         self, run: Run, *, model: Model, examples: BatchStream, max_batches: int | None = None
     ):
+        _check_batches(max_batches)
         self._run = run
         self._examples = examples
         self._max_batches = max_batches
@@ -171,6 +178,7 @@ class JudgeEvaluation:
     def __init__(
         self, run: Run, *, model: Model, comparisons: BatchStream, max_batches: int | None = None
     ):
+        _check_batches(max_batches)
         self._run = run
         self._comparisons = comparisons
         self._max_batches = max_batches

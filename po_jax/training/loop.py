@@ -40,11 +40,26 @@ class Updates:
       max_gradient_norm: a gradient of a larger global norm is scaled down to it; None for no limit.
       average_decay: share of the parameters' moving average that stays at each step; None keeps
         no average.
+
+    Raises:
+      ValueError: on a value out of its range.
     """
 
     micro_batches: int = 1
     max_gradient_norm: float | None = None
     average_decay: float | None = None
+
+    def __post_init__(self):
+        if self.micro_batches < 1:
+            raise ValueError(f"Updates.micro_batches: expected 1 or more, got {self.micro_batches}")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0.0:
+            raise ValueError(
+                f"Updates.max_gradient_norm: expected more than 0, got {self.max_gradient_norm}"
+            )
+        if self.average_decay is not None and not 0.0 <= self.average_decay < 1.0:
+            raise ValueError(
+                f"Updates.average_decay: expected a share in [0, 1), got {self.average_decay}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +87,7 @@ class Trainer:
       started: called after the first step of this process.
 
     Raises:
-      ValueError: if the mesh cannot divide the batch.
+      ValueError: on steps or a period less than 1, or if the mesh cannot divide the batch.
     """
 
     model: Model
@@ -95,6 +110,9 @@ class Trainer:
     started: Callable[[], None] = lambda: None
 
     def __post_init__(self):
+        for name in ("total_steps", "log_period", "eval_period", "save_period"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
         object.__setattr__(self, "model_dir", str(paths.absolute(self.model_dir)))
         self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
 

@@ -21,7 +21,8 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "expected the path of a file to write, got the folder ''"),
+        ("", "expected a path, got ''"),
+        ("https://host/out.jsonl", "expected a local path or gs://"),
         (".", "got the folder '.'"),
         ("empty", "got the folder 'empty'"),
         ("empty/", "got the folder 'empty/'"),
@@ -38,7 +39,7 @@ def test_where_no_file_can_be_written(path, message):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "expected the path of a folder to write, got ''"),
+        ("", "expected a path, got ''"),
         ("report", "expected nothing at .*/report/report.json, got an earlier result"),
         ("file", "expected a folder to write to at .*/file, got the file"),
         ("file/report", "expected a folder to write to at .*/file/report, got the file"),

@@ -78,3 +78,11 @@ def test_tau_may_be_a_schedule_of_the_batchs_step(objective):
     assert (scheduled(POLICY, batch.replace(step=batch.step + 1)) != scheduled(POLICY, batch)).any()
     with pytest.raises(ValueError, match="a batch that knows its step"):
         objective(POLICY, BATCH, tau=schedule)
+
+
+@pytest.mark.parametrize("objective", [objectives.contrastive, objectives.nash_md, objectives.rlhf])
+@pytest.mark.parametrize("tau", [-0.1, float("nan")])
+def test_a_negative_strength_means_nothing(objective, tau):
+    settings = {"loss": pairwise.ipo} if objective is objectives.contrastive else {}
+    with pytest.raises(ValueError, match=f"expected a coefficient of 0 or more, got {tau}"):
+        objective(POLICY, BATCH, tau=tau, **settings)

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
@@ -68,3 +69,12 @@ def test_agreement_with_labels_is_counted_on_every_pair_once():
         first = score > 0.0
         assert found["comparisons"] == 21
         np.testing.assert_allclose(found["accuracy"], np.mean(first == (preference > 0.5)))
+
+
+@pytest.mark.parametrize("batches", [0, -1])
+def test_an_evaluation_asks_about_something(batches):
+    model = SupervisedModel(language_model=small_run.MODEL)
+    with pytest.raises(ValueError, match=f"expected max_batches of 1 or more, got {batches}"):
+        SupervisedEvaluation(
+            RUN, model=model, examples=small_run.comparisons(8), max_batches=batches
+        )
