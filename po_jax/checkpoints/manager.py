@@ -62,7 +62,10 @@ class CheckpointManager:
                 cleanup_tmp_directories=True,
                 **scored,
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler()},
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -75,8 +78,20 @@ class CheckpointManager:
         """Step of the best checkpoint by the metric, if one has been saved."""
         return self._orbax.best_step() if self._best is not None else None
 
-    def save(self, step: int, state: State, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: State,
+        metrics: Mapping[str, float] | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
         """Copies the state and writes it in the background, once the save before it is done.
+
+        Args:
+          step: of the state.
+          state: a pytree of arrays.
+          metrics: by which checkpoints are kept, if they are kept by merit.
+          progress: what else a resumed run needs to go on from this very step, as JSON has it.
 
         Raises:
           CheckpointError: if this or the save before it failed, for example on a full disk.
@@ -84,7 +99,12 @@ class CheckpointManager:
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         try:
             self._orbax.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=numbers
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave(dict(progress or {})),
+                ),
+                metrics=numbers,
             )
         except Exception as error:
             raise self._save_failed(error) from error
@@ -136,6 +156,14 @@ class CheckpointManager:
         if damaged:
             raise CheckpointError(f"no checkpoint in {self._directory} can be read: {damaged}")
         return None
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state of a step; nothing where it was saved without any."""
+        try:
+            wanted = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            return self._orbax.restore(step, args=wanted)["progress"]
+        except KeyError:  # checkpoints of earlier versions, and steps that there are none of
+            return {}
 
     def _check_shapes(self, like: State, saved: Any, step: int) -> None:
         where = f"{self._directory}/checkpoint_{step}"

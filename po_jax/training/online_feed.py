@@ -90,6 +90,17 @@ class OnlineFeed:
         self._penalty = missing_eos_penalty
         self._pieces = pieces
 
+    def made_from(self) -> dict[str, Any]:
+        """What tells this feed from others, for the run's record."""
+        return {
+            "judge": self._annotator,
+            "max_length": self._sampler.strategy.max_length,
+            "betas": self._betas,
+            "against_average": self._against_average,
+            "missing_eos_penalty": self._penalty,
+            "pieces": self._pieces,
+        }
+
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
