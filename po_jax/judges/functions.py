@@ -4,15 +4,18 @@ Calls run in threads, so that slow ones wait together and the devices work meanw
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 
 import numpy as np
 
+from po_jax.interruption import Interrupted, check
 from po_jax.judges.judge import JudgeError, Judgement, Pairs
 from po_jax.vocabulary import Vocabulary
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+
+_PAUSE = 0.1  # seconds between looks at whether a run is asked to stop
 
 
 class _Calls:
@@ -37,9 +40,21 @@ class _Calls:
         """Starts a call for each question."""
         return [self._pool.submit(self._function, *question) for question in questions]
 
+    def _wait(self, future: Future) -> None:
+        """Returns when a call is over, or when a run is asked to stop: then no more are begun."""
+        try:
+            check()
+            while not wait([future], timeout=_PAUSE).done:
+                check()
+        except Interrupted:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            del self._pool  # of another run, the next call makes another
+            raise
+
     def answer(self, future: Future, question: tuple[str, ...], low: float, high: float) -> float:
         """The number that a call returned, in [low, high]; anything else names the question."""
         on = ", ".join(repr(text[:200]) for text in question)
+        self._wait(future)
         try:
             answer = future.result()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a run was made from: told in JSON, kept in its directory, and held against what goes on there.
+"""What a run was made from: told in JSON, kept with it, and held against what goes on there.
 
 The reference is pinned: a run goes on with the checkpoint that it began with, whatever its folder
 has gained since.
@@ -29,9 +29,11 @@ FILE = "made_from.json"
 # it tells and keeps, and how the work is cut for the machine. Micro-batches and partitions change
 # results by rounding alone (with dropout, micro-batches draw another mask).
 MAY_CHANGE = frozenset(
-    "total_steps log_period eval_period save_period writers evaluations started checkpoints model_dir "
-    "initial_checkpoint_path partitioner num_partitions micro_batches remat_policy strategy "
-    "optimizer_def feature_converter_cls input_vocabulary output_vocabulary".split()
+    (
+        "total_steps log_period eval_period save_period writers evaluations started checkpoints "
+        "model_dir initial_checkpoint_path partitioner num_partitions micro_batches remat_policy "
+        "threads strategy optimizer_def feature_converter_cls input_vocabulary output_vocabulary"
+    ).split()
 )
 _DEPTH = 12  # of what is described; deeper lies nothing of ours
 
@@ -185,9 +187,7 @@ class Origin:
         now = _flat(facts)
         for name in [*now, *(name for name in before if name not in now)]:
             if before.get(name) != now.get(name):
-                raise ValueError(
-                    _differs(self._directory, name, before.get(name), now.get(name))
-                )
+                raise ValueError(_differs(self._directory, name, before.get(name), now.get(name)))
 
     def _read(self) -> dict[str, Any] | None:
         try:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
+from po_jax.interruption import check
 from po_jax.judges import Judge, Judgement, Pairs, ask
 from po_jax.language_model import LanguageModel
 from po_jax.logprobs import kl_k1, sequence_logprob
@@ -110,6 +111,7 @@ class OnlineFeed:
         began = time.monotonic()
         rollouts = self._draw(step, state, host, betas)
         clock.queued("sampling", began, rollouts)
+        check()  # The first time, sampling was compiled; the judge may be slow, or cost money.
         began = time.monotonic()
         judgement = self._judge(host, rollouts)
         on_host = isinstance(judgement.preference, np.ndarray)
