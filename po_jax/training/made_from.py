@@ -174,7 +174,7 @@ class Origin:
             raise ValueError(_differs(self._directory, "the start", None, given))
         checkpoint = open_checkpoint(given)
         path = _real(checkpoint.path)
-        if path == _real(self._directory) or path.startswith(_real(self._directory) + os.sep):
+        if _real(self._directory) in (path, os.path.dirname(path)):
             raise ValueError(
                 f"expected INITIAL_CHECKPOINT_PATH outside of MODEL_DIR, {self._directory}, got "
                 f"{given}: a run cannot start from its own checkpoints"
@@ -185,7 +185,7 @@ class Origin:
     def _compare(self, recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         before = _flat({name: value for name, value in recorded.items() if name != "start"})
         now = _flat(facts)
-        for name in [*now, *(name for name in before if name not in now)]:
+        for name in [*before, *(name for name in now if name not in before)]:
             if before.get(name) != now.get(name):
                 raise ValueError(_differs(self._directory, name, before.get(name), now.get(name)))
 
