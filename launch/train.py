@@ -21,7 +21,7 @@ def train(arguments: Namespace) -> None:
     from etils import epath
     import gin
 
-    from launch import made_from, settings
+    from launch import settings
     from po_jax.training import loop
 
     folder = epath.Path(gin.query_parameter("MODEL_DIR/macro.value"))
@@ -30,8 +30,7 @@ def train(arguments: Namespace) -> None:
         (folder / "config.gin").write_text(gin.operative_config_str())
 
     gin.get_configurable(settings.check_algorithm)()
-    made = made_from.settings(arguments)
-    gin_support.call(loop.Trainer, started=keep_configuration, settings=made).train()
+    gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

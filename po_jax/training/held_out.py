@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
@@ -195,9 +196,10 @@ class JudgeEvaluation:
             check()
             with self._run.partitioner.activate():
                 score = self._score(state.params, self._run.partitioner.distribute(batch.arrays))
-            preference = batch.arrays["preference"][batch.valid]
-            total = total.merge(agreement(collect(score)[batch.valid], preference))
-        found = {"comparisons": float(total.count)}
+            # Rows that fill up the batch tie.
+            preference = np.where(batch.valid, batch.arrays["preference"], 0.5)
+            total = total.merge(agreement(jnp.asarray(collect(score)), jnp.asarray(preference)))
+        values = {"comparisons": float(total.count)}
         if total.count:
-            found["accuracy"] = float(total.compute())
-        return found, ""
+            values["accuracy"] = float(total.compute())
+        return values, ""

@@ -70,8 +70,7 @@ class Trainer:
       eval_period: steps between evaluations.
       save_period: steps between checkpoints; the last step is always saved.
       started: called after the first step of this process.
-      settings: what else changes what the run learns, by name, as JSON has it: a run in whose
-        directory they differ is refused.
+      bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
       ValueError: if the mesh cannot divide the batch.
@@ -95,23 +94,23 @@ class Trainer:
     eval_period: int = 100
     save_period: int = 1000
     started: Callable[[], None] = lambda: None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    bound: Callable[[Callable], Mapping[str, Any]] = lambda function: {}
 
     def __post_init__(self):
         self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
 
     def made_from(self, feed: Feed) -> dict[str, Any]:
         """What changes what this run learns, but for where it starts."""
-        return {
-            "settings": describe(self.settings),
+        parts = {
             "seed": self.random_seed,
-            "data": self.data.made_from(),
-            "model": describe(self.model),
-            "feed": describe(feed),
-            "optimizer": describe(self.optimizer),
-            "updates": describe(self.updates),
+            "data": self.data,
+            "model": self.model,
+            "feed": feed,
+            "optimizer": self.optimizer,
+            "updates": self.updates,
             "reference_dtype": self.reference_dtype,
         }
+        return describe(parts, self.bound)
 
     def train(self) -> TrainState:
         """Trains to `total_steps`, from the newest checkpoint in `model_dir` if there is one.

@@ -38,15 +38,23 @@ MAY_CHANGE = frozenset(
 _DEPTH = 12  # of what is described; deeper lies nothing of ours
 
 
-def describe(thing: Any, depth: int = _DEPTH) -> Any:
+def describe(
+    thing: Any,
+    bound: Callable[[Callable], Mapping[str, Any]] = lambda function: {},
+    depth: int = _DEPTH,
+) -> Any:
     """What something is, as JSON: numbers, names, and what these are put together from.
 
     Known are dataclasses, partial functions, functions with what they close over, arrays (by their
     fingerprint), containers, and whatever has a method `made_from` to say it itself. Of any other
     object the class is told, and its name if it has one.
+
+    Args:
+      thing: to be described.
+      bound: arguments that a function is given by somebody else than its callers.
+      depth: of what is told.
     """
-    inner = functools.partial(describe, depth=depth - 1)
-    thing = inspect.unwrap(thing) if callable(thing) else thing
+    inner = functools.partial(describe, bound=bound, depth=depth - 1)
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     if depth == 0:
@@ -57,9 +65,6 @@ def describe(thing: Any, depth: int = _DEPTH) -> Any:
         return {str(name): inner(value) for name, value in thing.items()}
     if isinstance(thing, np.dtype):
         return thing.name
-    if isinstance(thing, functools.partial):
-        bound = {str(index): value for index, value in enumerate(thing.args)} | thing.keywords
-        return {"is": inner(thing.func), **_fields(bound, inner)}
     if inspect.isclass(thing):
         return _name(thing)
     if hasattr(thing, "made_from"):
@@ -69,9 +74,15 @@ def describe(thing: Any, depth: int = _DEPTH) -> Any:
         return {"is": _name(type(thing)), **_fields(fields, inner)}
     if isinstance(thing, list | tuple):
         return [inner(value) for value in thing]
+    if isinstance(thing, functools.partial):
+        given = {str(index): value for index, value in enumerate(thing.args)} | thing.keywords
+        called = inner(thing.func)
+        called = called if isinstance(called, dict) else {"is": called}
+        return {**called, **_fields(given, inner)}
     if inspect.isfunction(thing):
-        closed = inspect.getclosurevars(thing).nonlocals if thing.__closure__ else {}
-        return {"is": _name(thing), **_fields(closed, inner)} if closed else _name(thing)
+        own = inspect.unwrap(thing)
+        closed = inspect.getclosurevars(own).nonlocals if own.__closure__ else {}
+        return {"is": _name(own), **_fields({**closed, **bound(thing)}, inner)}
     named = getattr(thing, "name", None)
     return {"is": _name(type(thing)), **({"name": named} if isinstance(named, str) else {})}
 
@@ -204,7 +215,7 @@ class Origin:
 
 def _differs(directory: str, name: str, before: Any, now: Any) -> str:
     return (
-        f"{directory} was made with {name.removeprefix('settings.')} {before!r}: expected the same "
+        f"{directory} was made with {name} {before!r}: expected the same "
         f"to go on, got {now!r} (another run needs another MODEL_DIR)"
     )
 

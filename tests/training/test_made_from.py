@@ -18,6 +18,7 @@ from po_jax.training.loop import Updates
 from po_jax.training.made_from import FILE, Origin, describe
 from po_jax.training.offline_feed import DataFeed, OfflineFeed
 from po_jax.training.online_feed import OnlineFeed
+from po_jax.training.optimizers import Adafactor
 from tests.training import small_run
 from tests.vocabularies import Numbers
 
@@ -46,20 +47,19 @@ def origin(folder, start, facts=None, begun=True, loaded=0):
 
 def test_a_run_goes_on_as_it_began_but_for_what_may_change(tmp_path, capsys):
     def run(steps, data=None, **options):
-        options = {"settings": {"LEARNING_RATE": 0.1}, **options}
         small_run.train(tmp_path, OfflineFeed, data or small_run.comparisons(), steps, **options)
 
     run(1)
     model = PolicyModel(language_model=small_run.MODEL, objective=DPO)
     for name, before, now, start in (
         ("data.batch_size", "8", "16", partial(run, 2, data=small_run.comparisons(16))),
-        ("model.objective.loss", "'ipo'", "'dpo'", partial(run, 1, model=model)),
+        ("model.objective.loss.is", "'ipo'", "'dpo'", partial(run, 1, model=model)),
         ("seed", "0", "3", partial(run, 2, random_seed=3)),
-        ("LEARNING_RATE", "0.1", "0.2", partial(run, 2, settings={"LEARNING_RATE": 0.2})),
+        ("optimizer.learning_rate", "0.05", "0.1", partial(run, 2, optimizer=Adafactor(0.1))),
         ("optimizer", "'Adafactor'", "None", partial(run, 2, optimizer=optax.sgd(0.1))),
         ("updates.average_decay", "None", "0.5", partial(run, 2, updates=Updates(1, None, 0.5))),
         ("data.fingerprint", "'.*'", "'.*'", partial(run, 2, data=other_data())),
-        ("data.lengths.targets", "5", "4", partial(run, 2, data=other_data(targets=4))),
+        ("data.lengths.completion_1", "5", "4", partial(run, 2, data=other_data(targets=4))),
         ("the start", "None", "'.*x'", partial(run, 2, initial_checkpoint_path="x")),
     ):
         message = f"was made with {name}.* {before}: expected the same to go on, got {now}"
