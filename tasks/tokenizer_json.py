@@ -76,10 +76,11 @@ class TokenizerJson(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: Any) -> np.ndarray:
-            text = text if isinstance(text, bytes) else text.item()  # As TensorFlow likes.
+            text = np.asarray(text, object).item()  # Bytes in a graph, else an array of them.
             return np.asarray(self._encode(text.decode("utf-8")), np.int32)
 
-        return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), [None])
+        text = tf.convert_to_tensor(s, tf.string)
+        return tf.ensure_shape(tf.numpy_function(encode, [text], tf.int32), [None])
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(rows: np.ndarray) -> Any:

@@ -17,6 +17,7 @@ LAYERS = (
     "metrics",
     "vocabulary",
     "partitioning",
+    "memory",
     "data",
     "reporting",
     "logprobs",
