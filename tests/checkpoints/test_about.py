@@ -140,6 +140,7 @@ def with_ids(small, folder):
     config = json.loads((folder / "config.json").read_text())
     config |= {"eos_token_id": 2, "decoder_start_token_id": 3}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()  # Old directories have none.
     return folder
 
 
