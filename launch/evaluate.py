@@ -54,10 +54,11 @@ def evaluate(arguments: Namespace) -> None:
     """Runs the configured comparison and writes what it found."""
     import gin
 
+    from po_jax.checkpoints import paths
     from po_jax.evaluation import side_by_side
 
     logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
-    folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value")).absolute()
+    folder = Path(paths.absolute(gin.query_parameter("OUTPUT_DIR/macro.value")))
     folder.mkdir(parents=True, exist_ok=True)
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()

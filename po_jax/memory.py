@@ -31,7 +31,7 @@ def require_memory(like: Any, what: str) -> None:
         )
 
 
-def _memory(device: jax.Device, sharing: int) -> float:
+def _memory(device: jax.Device, sharing: int) -> int | float:
     """Bytes of a device; a CPU's are the machine's, which its devices share."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit is not None:
@@ -41,5 +41,5 @@ def _memory(device: jax.Device, sharing: int) -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / sharing
 
 
-def _text(size: float) -> str:
+def _text(size: int | float) -> str:
     return f"{size / 2**30:.1f} GiB"
