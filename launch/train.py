@@ -18,13 +18,13 @@ from launch import gin_support
 
 def train(arguments: Namespace) -> None:
     """Runs the configured training."""
-    from etils import epath
     import gin
 
     from launch import settings
+    from po_jax.checkpoints import paths
     from po_jax.training import loop
 
-    folder = epath.Path(gin.query_parameter("MODEL_DIR/macro.value"))
+    folder = paths.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
 
     def keep_configuration() -> None:
         (folder / "config.gin").write_text(gin.operative_config_str())

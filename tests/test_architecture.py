@@ -18,6 +18,7 @@ LAYERS = (
     "metrics",
     "vocabulary",
     "partitioning",
+    "memory",
     "data",
     "reporting",
     "logprobs",
