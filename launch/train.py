@@ -30,7 +30,7 @@ def train(arguments: Namespace) -> None:
         (folder / "config.gin").write_text(gin.operative_config_str())
 
     gin.get_configurable(settings.check_algorithm)()
-    gin_support.call(loop.Trainer, started=keep_configuration).train()
+    gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,3 +28,9 @@ def test_a_text_that_fits_comes_back(vocabulary):
     tokens, cut = to_tokens(vocabulary, texts, 3)
     assert cut == 0
     assert [to_text(vocabulary, row) for row in tokens] == texts
+
+
+def test_the_end_of_a_text_can_be_kept():
+    tokens, cut = to_tokens(OWN_IDS, ["7", "8 9 10 11", "5 6"], 3, keep_end=True)
+    assert tokens.tolist() == [[7, 4, 3], [10, 11, 4], [5, 6, 4]]
+    assert cut == 1

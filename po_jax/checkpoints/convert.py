@@ -38,7 +38,7 @@ class Target:
       family: Hugging Face's model type; by default that of `like` or of the source, else t5.
       activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
         else relu.
-      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
+      vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one.
       scanned: write the stacked layers of T5X's scalable_t5.
       keep_slots: write the optimiser's slots too.
     """
@@ -64,8 +64,8 @@ class Conversion:
       family: Hugging Face's model type.
       parameters: as they are written, by T5X's names.
       slots: of the optimiser, as they are written.
-      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files; None for
-        none.
+      vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one; None
+        for none.
       described: by which checkpoint: the source, or what the target shall be like.
     """
 

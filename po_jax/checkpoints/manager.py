@@ -73,7 +73,10 @@ class CheckpointManager:
                 cleanup_tmp_directories=True,
                 **scored,
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler()},
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -92,14 +95,16 @@ class CheckpointManager:
         state: State,
         metrics: Mapping[str, float] | None = None,
         about: About | None = None,
+        progress: Mapping[str, Any] | None = None,
     ) -> None:
         """Copies the state and writes it in the background, once the save before it is done.
 
         Args:
           step: of the state.
-          state: what is saved.
-          metrics: by name, of the evaluation at this step.
+          state: what is saved, a pytree of arrays.
+          metrics: by name, of the evaluation at this step; by them checkpoints are kept on merit.
           about: what the checkpoint says of itself beside its arrays.
+          progress: what else a resumed run needs to go on from this very step, as JSON has it.
 
         Raises:
           CheckpointError: if this or the save before it failed, for example on a full disk.
@@ -109,7 +114,10 @@ class CheckpointManager:
         try:
             self._orbax.save(
                 step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state)),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave(dict(progress or {})),
+                ),
                 metrics=numbers,
                 custom_metadata=None if about is None else about.to_json(),
             )
@@ -179,6 +187,14 @@ class CheckpointManager:
         if damaged:
             raise CheckpointError(f"no checkpoint in {self._directory} can be read: {damaged}")
         return None
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state of a step; nothing where it was saved without any."""
+        try:
+            wanted = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            return self._orbax.restore(step, args=wanted)["progress"]
+        except KeyError:  # checkpoints of earlier versions, and steps that there are none of
+            return {}
 
     def _check_shapes(self, like: State, saved: Any, step: int) -> None:
         where = f"{self._directory}/checkpoint_{step}"

@@ -165,7 +165,7 @@ def _table(report: Report) -> str:
     heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
     heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
     metrics = report.get("metrics", {})
-    own = list(next(iter(metrics.values()), {}))
+    own = list(dict.fromkeys(metric for values in metrics.values() for metric in values))
     heads += own
     heads += ["length (tokens)", "ended by EOS"]
     rows = []
@@ -182,7 +182,9 @@ def _table(report: Report) -> str:
             f"{kl['mean']:z.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–"
         )
         cells += [f"{rouge[name][measure]['mean']:.1f}" for measure in measures]
-        cells += [f"{metrics[name][metric]:z.4g}" for metric in own]
+        cells += [
+            f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
+        ]
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(_percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -13,6 +13,7 @@ examples -> list of prompt, answers, completions, preference over the reference 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,11 @@ def build_report(
             for name, scores in findings.rouge.items()
         }
     if findings.metrics is not None:
-        report["metrics"] = {name: dict(values) for name, values in findings.metrics.items()}
+        # A metric without an observation, such as an accuracy where all labels tie, is nan.
+        report["metrics"] = {
+            name: {metric: value for metric, value in values.items() if math.isfinite(value)}
+            for name, values in findings.metrics.items()
+        }
     report["examples"] = _examples(findings, examples)
     report["config"] = dict(config or {})
     return report

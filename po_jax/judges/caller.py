@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+from po_jax.interruption import check
 from po_jax.judges.answer_cache import AnswerCache
 from po_jax.judges.calls import CallFailed, CallRecord, Calls
 from po_jax.judges.judge import JudgeError
@@ -85,6 +86,7 @@ class Caller:
         waiting = set(futures)
         try:
             while waiting:
+                check()
                 done, waiting = wait(waiting, _LOOK_EVERY, FIRST_EXCEPTION)
                 for future in futures:
                     if future in done:

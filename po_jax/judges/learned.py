@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import load_parameters
 from po_jax.judges.judge import Judgement, Pairs
 from po_jax.judges.models import JudgeModel
@@ -30,6 +32,10 @@ class LearnedJudge:
     @property
     def name(self) -> str:
         return self.model.kind
+
+    def made_from(self) -> dict[str, Any]:
+        """What tells this judge from others, as JSON."""
+        return {"name": self.name, "fingerprint": fingerprint(self.params)}
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Queues the judging on the devices; completions are padding where their mask is false."""

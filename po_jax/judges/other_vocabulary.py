@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from po_jax.judges.judge import Judge, Judgement, Pairs
+from po_jax.partitioning import collect
 from po_jax.vocabulary import Vocabulary, to_tokens
 
 
 @dataclass(frozen=True)
 class OtherVocabularyJudge:
     """Decodes prompts and completions, encodes them in the judge's vocabulary, and asks it.
+
+    A completion that was cut off before its EOS has none in the judge's ids either.
 
     Attributes:
       judge: reads its own vocabulary's ids.
@@ -40,10 +43,12 @@ class OtherVocabularyJudge:
         """Translates, once the tokens are there, and asks the judge."""
         texts = pairs.completion_texts(self.vocabulary)
         flat = [text for pair in texts for text in pair]
+        tokens, kept = collect((pairs.completion, pairs.mask))
+        ended = ((tokens == self.vocabulary.eos_id) & kept).any(axis=-1).reshape(-1).tolist()
         prompts = pairs.prompt_texts(self.vocabulary)
         length = self.lengths["inputs"]
         prompt, _ = to_tokens(self.own_vocabulary, prompts, length, self.keep_end)
-        completion, _ = to_tokens(self.own_vocabulary, flat, self.lengths["targets"])
+        completion, _ = to_tokens(self.own_vocabulary, flat, self.lengths["targets"], ended=ended)
         completion = completion.reshape(len(texts), 2, -1)
         mask = completion != self.own_vocabulary.pad_id
         return self.judge.begin(

@@ -1,5 +1,7 @@
 """How a run begins: fresh, from someone's checkpoint, or where it was interrupted."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
@@ -67,16 +69,28 @@ class Start:
           ValueError: if the checkpoint is damaged, or of another model.
         """
         if self._opened is None:
-            params = self._init(self._key)
-            return params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)
+            return cast(self._init(self._key), dtype)
         wanted = jnp.float32 if dtype is None else jnp.dtype(dtype)
         return load(self._opened, jax.tree.map(lambda x: x.update(dtype=wanted), self._like.params))
 
-    def state(self, manager: CheckpointManager) -> TrainState:
+    def state(self, manager: CheckpointManager, begin: Callable[[Params], None]) -> TrainState:
         """The newest state that the manager has, or the state at step 0.
+
+        Args:
+          manager: of the run's checkpoints.
+          begin: told the parameters of a state at step 0.
 
         Raises:
           ValueError: if the checkpoint to restore or to start from is of another model.
         """
         restored = manager.restore(self._like, self._about)
-        return self._create(self.parameters()) if restored is None else restored[1]
+        if restored is not None:
+            return restored[1]
+        params = self.parameters()
+        begin(params)
+        return self._create(params)
+
+
+def cast(params: Params, dtype: str | None) -> Params:
+    """Parameters in another dtype, or as they are."""
+    return params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)

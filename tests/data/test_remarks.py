@@ -43,8 +43,8 @@ def test_nothing_is_said_where_nothing_is_lost():
     ],
 )
 def test_prompts_that_read_alike_once_cut(keep_end, said):
-    # Beginnings: 5 6 twice, 7 6, 8 9 twice. Ends, EOS included: 4 1, and 3 1 four times. Two
-    # prompts are one and the same without being cut, and count once.
+    # Beginnings: 5 6 twice, 7 6, 8 9 twice. Ends, EOS included: 4 1, and 3 1 four times. Two of
+    # the prompts are one and the same without being cut, and count once.
     found = corpus(inputs=["5 6 4", "5 6 3", "7 6 3", "8 9 3", "8 9 3", "5"])
     (remark,) = remarks(found, Prompts({"inputs": 2}, keep_end=keep_end), WORDS)
     assert remark.startswith("5 of 6 inputs are longer than 2 tokens; " + said)

@@ -40,6 +40,9 @@ def test_completions_carry_their_text_and_their_logprob_under_the_policy(policie
         [" ".join(str(token) for token in row if token > 1) for row in rows]
         for rows in drawn.completion
     ]
+    ended = [[1 in row for row in rows] for rows in drawn.completion]
+    assert [[x.ended for x in group] for group in found] == ended
+    assert {True, False} == {x for group in ended for x in group}
 
 
 def test_the_mixture_at_its_end_is_the_reference(policies):
@@ -71,16 +74,6 @@ def test_the_end_of_a_prompt_is_kept_where_asked_for(policies):
     kept = completer(policies, sampler=greedy, keep_end=True).of_texts(["5 6 7 8 9", "4"])
     expected = completer(policies, sampler=greedy).of_tokens(np.array([[8, 9, 1], [4, 1, 0]]))
     assert kept == expected
-
-
-def test_completions_say_whether_they_ended(policies):
-    made = completer(policies, samples=8)
-    tokens = np.array([[5, 6, 1], [7, 1, 0]])
-    parameters = load_parameters(tiny.MODEL, policies["pi"], made.sampler.partitioner)
-    drawn = made.sampler.draw_all(parameters, None, tokens, (0.0,) * 8, jax.random.key(0))
-    found = [[x.ended for x in group] for group in made.of_tokens(tokens)]
-    assert found == [[1 in row for row in group] for group in drawn.completion]
-    assert {True, False} == {x for group in found for x in group}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_every_pair_is_judged_once_and_the_better_one_is_chosen(checkpoint, tmp_
     assert json_lines.write(path, rows) == len(rows)
     assert [json.loads(line) for line in path.open()] == rows
     read = records.rows(path, records.comparison)
-    assert [row["completion_1"] for row in read] == [row["chosen"] for row in rows]
+    for name, key in (("completion_1", "chosen"), ("completion_2", "rejected")):
+        for suffix in ("", "_ended"):
+            assert [r[name + suffix] for r in read] == [row[key + suffix] for row in rows]
 
 
 def test_records_say_which_completion_ended(checkpoint):
@@ -123,7 +125,7 @@ def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):
 
 def test_one_text_twice_is_left_out_whatever_the_judge_says(checkpoint, caplog):
     made = labelling(checkpoint, lambda *texts: 0.9)
-    made = dataclasses.replace(made, sampler=tiny.sampler(temperature=0.0))
+    made = dataclasses.replace(made, sampler=tiny.sampler(temperature=0.0, min_length=3))
     assert list(made.records()) == []
     assert "of one text twice" in caplog.text
 

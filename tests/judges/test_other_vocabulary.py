@@ -1,5 +1,7 @@
 """A judge whose ids mean other words than the policy's."""
 
+import dataclasses
+
 import numpy as np
 
 from po_jax.judges import Judgement, OtherVocabularyJudge, Pairs, ask
@@ -46,8 +48,8 @@ class Recorder:
 
 
 def translate(rows, length):
-    """Cut to the judge's length; EOS is lost where it does not fit."""
-    rows = [[29 - int(token) for token in row if token > 1] + [3] for row in rows]
+    """Cut to the judge's length; no EOS where it does not fit, or the policy did not come to it."""
+    rows = [[3 if token == 1 else 29 - int(token) for token in row if token] for row in rows]
     return np.asarray([(row + [2] * length)[:length] for row in rows])
 
 
@@ -71,9 +73,16 @@ def test_a_whole_prompt_is_translated_where_the_data_has_it():
     inner = Recorder(antisymmetric=True)
     texts = {"inputs": [Letters().decode(row) for row in ([20, 21], [22], [23, 24, 25])]}
     through_text(inner).begin(Pairs(PROMPT, COMPLETION, COMPLETION > 0, texts))()
-    expected = translate([[20, 21], [22], [23, 24, 25]], 3)
+    expected = translate([[20, 21, 1], [22, 1], [23, 24, 25]], 3)
     np.testing.assert_array_equal(inner.asked[0].prompt, expected)
     assert inner.asked[0].texts is texts
+
+
+def test_the_end_of_a_prompt_is_kept_where_asked_for():
+    inner = Recorder(antisymmetric=True)
+    dataclasses.replace(through_text(inner), keep_end=True).begin(PAIRS)()
+    expected = [translate([[5, 6, 1]], 3)[0], translate([[7, 1]], 3)[0], [29 - 9, 29 - 10, 3]]
+    np.testing.assert_array_equal(inner.asked[0].prompt, expected)
 
 
 def test_it_is_asked_as_often_and_called_as_the_judge_inside():

@@ -142,7 +142,8 @@ def test_a_failing_judge_loses_no_step(tmp_path):
     expected = small_run.ipo_md(tmp_path / "alone", 6)
 
     class Failing:
-        name, antisymmetric, calls = "failing", True, 0
+        name, antisymmetric, calls = small_run.judge().name, True, 0
+        made_from = small_run.judge().made_from  # the same judge, on a bad day
 
         def begin(self, pairs):
             Failing.calls += 1
