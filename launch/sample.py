@@ -55,7 +55,7 @@ def draw(texts: Sequence[str]) -> list[Drawn]:
 def show(drawn: Drawn) -> str:
     """A prompt and its completions, for people."""
     prompt, completions = drawn
-    lines = [f"  [{completion.logprob:7.2f}]  {completion.text}" for completion in completions]
+    lines = [f"  [{completion.logprob:z7.2f}]  {completion.text}" for completion in completions]
     return "\n".join([prompt, *lines, ""])
 
 

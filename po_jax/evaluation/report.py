@@ -77,7 +77,10 @@ def build_report(
       config: whatever a reader needs to repeat this; shown as it is.
     """
     samples = findings.samples
-    judge = {"name": findings.judge, "position_bias": position_bias(findings.matches)}
+    judge: dict[str, Any] = {
+        "name": findings.judge,
+        "position_bias": position_bias(findings.matches),
+    }
     if findings.calls is not None:
         judge["calls"] = asdict(findings.calls)
     report: Report = {

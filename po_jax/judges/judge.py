@@ -109,6 +109,9 @@ class Judge(Protocol):
 class CallsFunction(Protocol):
     """A judge that calls a function, and keeps a record of what became of the calls."""
 
+    @property
+    def name(self) -> str: ...
+
     def record(self) -> CallRecord:
         """What became of the questions so far."""
 

@@ -8,7 +8,8 @@ import tempfile
 import gin
 import pytest
 
-from launch import label
+from launch import gin_support, label
+from po_jax import judges
 from tests.launch import tiny_policies
 
 PROMPTS = 11
@@ -84,3 +85,25 @@ def test_a_file_that_is_there_stays(arguments, tmp_path, capsys):
 def test_one_completion_makes_no_pair(arguments, capsys):
     assert label.main([*arguments, "--gin.SAMPLES=1"]) == 1
     assert "at least 2 samples of each prompt, got 1" in capsys.readouterr().err
+
+
+def test_a_service_is_a_judge_by_its_settings(tmp_path, arguments):
+    (tmp_path / "service.gin").write_text("""
+from __gin__ import dynamic_registration
+from po_jax import judges
+
+JUDGE = @judges.CallableJudge
+judges.CallableJudge.judge = @judges.Endpoint()
+judges.Endpoint.url = "http://localhost/v1/chat/completions"
+judges.Endpoint.model = "a-model"
+""")
+    files = [
+        text.removeprefix("--gin_file=") for text in arguments if text.startswith("--gin_file=")
+    ]
+    files[-1] = str(tmp_path / "service.gin")
+    given = [text.removeprefix("--gin.") for text in arguments if text.startswith("--gin.")]
+    cache = tmp_path / "answers.sqlite"
+    gin_support.configure(files, [*given, f"JUDGE_CACHE={cache}", "JUDGE_THREADS=3"])
+    judge = gin_support.call(judges.CallableJudge)
+    assert judge.name.startswith("a-model (question ") and not judge.antisymmetric
+    assert cache.is_file()
