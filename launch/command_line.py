@@ -55,6 +55,11 @@ def read(
     return arguments
 
 
+def overwrite(parser: argparse.ArgumentParser) -> None:
+    """The option of what writes results."""
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
     started = Path(sys.argv[0])
     program = f"python -m launch.{started.stem}" if started.suffix == ".py" else started.name

@@ -9,6 +9,7 @@ and compared, and the target appears only when it is whole.
 
 import argparse
 from collections.abc import Sequence
+import signal
 import sys
 
 from po_jax.checkpoints import convert
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     arguments = _parser().parse_args(argv)
+    # What is half done is removed when a cluster ends the process, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     target = convert.Target(
         format=arguments.format,
         like=arguments.like,
@@ -62,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(*conversion.lines(), sep="\n")
             return 0
         conversion.write(arguments.to)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
-        print(f"convert: {error}", file=sys.stderr)
+        print(f"convert: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     size = sum(leaf.nbytes for leaf in conversion.parameters.values())
     print(

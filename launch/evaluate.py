@@ -6,7 +6,8 @@
       --gin.OUTPUT_DIR=runs/report ...
 
 Writes report.json, report.html (one file, to be opened anywhere), a PNG of each figure, and
-config.gin, the configuration that was in force.
+config.gin, the configuration that was in force. A report that is there is replaced only with
+--overwrite.
 """
 
 from argparse import Namespace
@@ -16,7 +17,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from launch import gin_support
+from launch import command_line, gin_support, outputs
 
 
 def write(report: dict[str, Any], folder: Path, title: str) -> None:
@@ -45,7 +46,7 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(
             f"{name:{width}}  preferred to {reference}: {rate['mean']:.3f} "
             f"[{rate['low']:.3f}, {rate['high']:.3f}], n = {rate['n']}, "
-            f"KL {report['kl'][name]['mean']:.2f}"
+            f"KL {report['kl'][name]['mean']:z.2f}"
         )
     return "\n".join(lines)
 
@@ -54,22 +55,26 @@ def evaluate(arguments: Namespace) -> None:
     """Runs the configured comparison and writes what it found."""
     import gin
 
+    from po_jax import judges
     from po_jax.evaluation import side_by_side
 
-    logging.getLogger(side_by_side.__name__).setLevel(logging.INFO)
-    folder = Path(gin.query_parameter("OUTPUT_DIR/macro.value"))
-    folder.mkdir(parents=True, exist_ok=True)
+    for room in (side_by_side, judges):
+        logging.getLogger(room.__name__).setLevel(logging.INFO)
+    folder = gin_support.call(outputs.new_folder, overwrite=arguments.overwrite)
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration
-    (folder / "config.gin").write_text(configuration)
-    write(report, folder, gin.query_parameter("TITLE/macro.value"))
+    with outputs.written_whole(folder) as beside:
+        (beside / "config.gin").write_text(configuration)
+        write(report, beside, str(gin.query_parameter("TITLE/macro.value")))
     print(f"{summary(report)}\n{folder / 'report.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    return gin_support.run(evaluate, argv, __doc__, runs=["gin/runs/evaluate.gin"])
+    return gin_support.run(
+        evaluate, argv, __doc__, runs=["gin/runs/evaluate.gin"], options=command_line.overwrite
+    )
 
 
 if __name__ == "__main__":

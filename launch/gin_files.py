@@ -21,6 +21,10 @@ class ConfigError(ValueError):
     """A mistake in gin files or bindings, in a line for the person who made it."""
 
 
+class RepeatedKeyError(ConfigError):
+    """A dictionary with a key twice, of which Python would take the last without a word."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """`@name`, or `@name()`, with the scopes before it."""
@@ -139,6 +143,24 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(macro_name)
 
 
+class _Parser(config_parser.ConfigParser):
+    """Gin's parser, which would let the last of two equal keys win without a word."""
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        outer, self._keys = getattr(self, "_keys", None), []
+        try:
+            return super()._maybe_parse_container()
+        finally:
+            self._keys = outer
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        key, value = super()._parse_dict_item()
+        if key in self._keys:
+            raise RepeatedKeyError(f"expected each key once, got {key!r} twice")
+        self._keys.append(key)
+        return key, value
+
+
 def _of_file(
     name: str, wanted_by: str, folders: Sequence[str], outer: tuple[Path, ...]
 ) -> Iterator[Statement]:
@@ -165,7 +187,9 @@ def _of_binding(binding: str, place: str) -> Iterator[Any]:
     value = value.strip()
     if equals and not value.startswith(("@", "%")):
         try:
-            (_,) = _parse(f"name = {value}", "")
+            (_,) = _parse(f"name = {value}", place)
+        except RepeatedKeyError:
+            raise
         except ValueError:
             binding = f"{name}= {value!r}"
     return _parse(binding, place)
@@ -173,7 +197,9 @@ def _of_binding(binding: str, place: str) -> Iterator[Any]:
 
 def _parse(text: str, source: str) -> Iterator[Any]:
     try:
-        yield from config_parser.ConfigParser(text, _Delegate())
+        yield from _Parser(text, _Delegate())
+    except RepeatedKeyError as error:
+        raise RepeatedKeyError(f"{source}: {error}") from error
     except SyntaxError as error:
         raise ConfigError(_mistake(source, error.lineno, error.msg)) from error
     except tokenize.TokenError as error:

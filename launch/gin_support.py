@@ -130,6 +130,14 @@ def call(configurable: Callable[..., Any], **arguments: Any) -> Any:
     return gin.get_configurable(configurable)(**arguments)
 
 
+def bound(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that the files bind to a function; none where gin does not know it."""
+    try:
+        return gin.get_bindings(function)
+    except ValueError:
+        return {}
+
+
 @contextlib.contextmanager
 def _without_native_news() -> Iterator[None]:
     """Holds back the standard error, then shows it without what TensorFlow says when imported."""

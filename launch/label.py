@@ -4,31 +4,39 @@
       --gin_file=gin/models/t5_1_1/small.gin --gin_file=gin/runs/label.gin \\
       --gin.CHECKPOINT_PATH=runs/sft --gin.OUTPUT=comparisons/train.jsonl ...
 
-Writes one JSON object a line with prompt, chosen, rejected and preference, as `tasks.jsonl` reads.
+Writes one JSON object a line, as `tasks.jsonl` reads it: prompt, chosen, rejected, preference, and
+whether either completion ended.
+A file that is there is replaced only with --overwrite.
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
+import logging
 import sys
 
-from launch import gin_support
+from launch import command_line, gin_support, outputs
 
 
 def label(arguments: Namespace) -> None:
     """Makes the configured comparisons."""
-    import gin
-
+    from po_jax import judges
     from po_jax.data import json_lines
     from po_jax.evaluation import labelling
 
+    output = gin_support.call(outputs.new_file, overwrite=arguments.overwrite)
+    logging.getLogger(judges.__name__).setLevel(logging.INFO)
     labelled = gin_support.call(labelling.Labelling)
-    count = json_lines.write(gin.query_parameter("OUTPUT/macro.value"), labelled.records())
+    count = json_lines.write(output, labelled.records())
     print(f"wrote {count} comparisons")
+    if isinstance(labelled.judge, judges.CallsFunction):
+        print(f"the judge {labelled.judge.name}: {labelled.judge.record()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    return gin_support.run(label, argv, __doc__, runs=["gin/runs/label.gin"])
+    return gin_support.run(
+        label, argv, __doc__, runs=["gin/runs/label.gin"], options=command_line.overwrite
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import logging
 import sys
 
-from launch import gin_support
+from launch import command_line, gin_support, outputs
 
 
 def play(arguments: Namespace) -> None:
@@ -16,12 +16,16 @@ def play(arguments: Namespace) -> None:
     from po_jax.game import exhibits
 
     logging.getLogger(exhibits.__name__).setLevel(logging.INFO)
-    gin_support.call(exhibits.write)
+    folder = gin_support.call(outputs.new_folder, overwrite=arguments.overwrite)
+    with outputs.written_whole(folder) as beside:
+        gin_support.call(exhibits.write, folder=str(beside))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    return gin_support.run(play, argv, __doc__, runs=["gin/runs/play.gin"])
+    return gin_support.run(
+        play, argv, __doc__, runs=["gin/runs/play.gin"], options=command_line.overwrite
+    )
 
 
 if __name__ == "__main__":

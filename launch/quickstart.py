@@ -49,7 +49,8 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
                 SPLIT=split,
                 MAX_PROMPTS=count,
                 OUTPUT=str(data / f"comparisons.{split}.jsonl"),
-            ),
+            )
+            + ["--overwrite"],
         )
         for split, count in (("train", TRAIN_PROMPTS), ("validation", VALIDATION_PROMPTS))
     ]
@@ -67,7 +68,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
         found.append((method, train.main, command(method, **macros)))
     policies = {"sft": start, **{method: str(folder / method) for method in METHODS}}
     report = command("evaluate", OUTPUT_DIR=str(folder / "report"), POLICIES=policies)
-    return [*found, ("report", evaluate.main, report)]
+    return [*found, ("report", evaluate.main, [*report, "--overwrite"])]
 
 
 def step_times(metrics: Path) -> str:

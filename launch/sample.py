@@ -14,7 +14,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
-from launch import gin_support
+from launch import command_line, gin_support, outputs
 
 if TYPE_CHECKING:
     from po_jax.evaluation.completions import Completion
@@ -56,7 +56,7 @@ def draw(texts: Sequence[str]) -> list[Drawn]:
 def show(drawn: Drawn) -> str:
     """A prompt and its completions, for people."""
     prompt, completions = drawn
-    lines = [f"  [{completion.logprob:7.2f}]  {completion.text}" for completion in completions]
+    lines = [f"  [{completion.logprob:z7.2f}]  {completion.text}" for completion in completions]
     return "\n".join([prompt, *lines, ""])
 
 
@@ -76,21 +76,25 @@ def sample(arguments: Namespace) -> None:
     """Prints completions, or writes them to a file."""
     from po_jax.data import json_lines
 
+    output = arguments.output
+    if output is not None:
+        output = outputs.new_file(output, arguments.overwrite)
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
     drawn = draw(texts)
-    if arguments.output is None:
+    if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.
             sys.stdout.reconfigure(errors="backslashreplace")
         print("\n".join(map(show, drawn)))
     else:
-        json_lines.write(arguments.output, (row for one in drawn for row in to_records(one)))
+        json_lines.write(output, (row for one in drawn for row in to_records(one)))
 
 
 def _options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--prompt", action="append", default=[], metavar="TEXT", help="repeatable")
     add("--prompts", type=Path, metavar="FILE", help='JSON lines with "prompt", or a prompt a line')
-    add("--output", type=Path, metavar="FILE", help="JSON lines, in place of printing")
+    add("--output", metavar="FILE", help="JSON lines, in place of printing")
+    command_line.overwrite(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

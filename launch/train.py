@@ -18,19 +18,22 @@ from launch import gin_support
 
 def train(arguments: Namespace) -> None:
     """Runs the configured training."""
-    from etils import epath
     import gin
 
     from launch import settings
+    from po_jax.checkpoints import paths
     from po_jax.training import loop
 
-    folder = epath.Path(gin.query_parameter("MODEL_DIR/macro.value"))
+    # A judge may change the working directory before the configuration is kept.
+    folder = paths.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
 
     def keep_configuration() -> None:
-        (folder / "config.gin").write_text(gin.operative_config_str())
+        beside = folder / ".config.gin.partial"
+        beside.write_text(gin.operative_config_str())
+        beside.replace(folder / "config.gin")
 
     gin.get_configurable(settings.check_algorithm)()
-    gin_support.call(loop.Trainer, started=keep_configuration).train()
+    gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

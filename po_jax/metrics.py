@@ -60,6 +60,15 @@ class Sum(Metric):
 Metrics = Mapping[str, Metric]
 
 
+def agreement(margin: Float[Array, " batch"], preference: Float[Array, " batch"]) -> Mean:
+    """How often a margin, positive where y1 is better, has the sign of the label, P(y1 > y2) - 1/2.
+
+    A margin of exactly 0 counts as half an agreement, a label of exactly 1/2 not at all.
+    """
+    side = jnp.sign(preference - 0.5)
+    return Mean.of(0.5 * (1.0 + side * jnp.sign(margin)), side != 0)
+
+
 def merge(first: Metrics, second: Metrics) -> dict[str, Metric]:
     """Metrics over the union of two sets of examples; both must hold the same names."""
     return {name: metric.merge(second[name]) for name, metric in first.items()}

@@ -37,6 +37,12 @@ def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
     return vocabulary.decode([int(token) for token in tokens if token not in left_out])
 
 
+def encode(vocabulary: Vocabulary, text: str, ended: bool = True) -> list[int]:
+    """A text as token ids, and EOS where it ended and the vocabulary has one."""
+    eos = [vocabulary.eos_id] if ended and vocabulary.eos_id is not None else []
+    return [*vocabulary.encode(text), *eos]
+
+
 def to_tokens(
     vocabulary: Vocabulary,
     texts: Sequence[str],
@@ -49,12 +55,8 @@ def to_tokens(
     What is cut loses its EOS, as in T5's tasks; or with `keep_end` its beginning. A text of which
     `ended` says that it was cut before gets none.
     """
-    eos = [] if vocabulary.eos_id is None else [vocabulary.eos_id]
     ended = [True] * len(texts) if ended is None else ended
-    rows = [
-        [*vocabulary.encode(text), *(eos if end else [])]
-        for text, end in zip(texts, ended, strict=True)
-    ]
+    rows = [encode(vocabulary, text, end) for text, end in zip(texts, ended, strict=True)]
     tokens = np.full((len(rows), length), vocabulary.pad_id, np.int32)
     for out, row in zip(tokens, rows, strict=True):
         out[: len(row)] = row[-length:] if keep_end else row[:length]

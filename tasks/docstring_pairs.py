@@ -29,15 +29,15 @@ from tasks import docstring_text
 
 # What setup.py requires, and what that requires; not the optional extras, so that the data is the
 # same with and without them.
-PACKAGES = (
-    "absl", "attr", "click", "clu", "contourpy", "dateutil", "docstring_parser", "etils", "flax",
-    "fontTools", "gin", "grpc", "h5py", "humanize", "jax", "jaxlib", "jaxtyping", "joblib",
-    "keras", "matplotlib", "ml_collections", "nltk", "numpy", "opt_einsum", "optax", "optree",
-    "orbax", "packaging", "PIL", "prometheus_client", "psutil", "pyarrow", "pyglove", "pygments",
-    "pyparsing", "requests", "rich", "scipy", "seqio", "simple_parsing", "simplejson",
-    "tensorflow", "tensorflow_datasets", "tensorflow_metadata", "tensorflow_text", "tensorstore",
-    "tqdm", "tree", "treescope", "urllib3", "wrapt", "yaml",
-)  # fmt: skip
+PACKAGES = tuple(
+    """
+    absl attr click clu contourpy dateutil docstring_parser etils flax fontTools gin grpc h5py
+    humanize jax jaxlib jaxtyping joblib keras matplotlib ml_collections nltk numpy opt_einsum
+    optax optree orbax packaging PIL prometheus_client psutil pyarrow pyglove pygments pyparsing
+    requests rich scipy seqio simple_parsing simplejson tensorflow tensorflow_datasets
+    tensorflow_metadata tensorflow_text tensorstore tqdm tree treescope urllib3 wrapt yaml
+    """.split()
+)
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.05  # of the modules, for each of validation and test

@@ -18,23 +18,23 @@ MIN_LETTER_SHARE = 0.65  # of the characters that are not spaces: fewer is a tab
 
 # Section heading -> heading to write, or None to drop the section. Google's style writes them
 # with a colon and an indented body, numpy's with a line of dashes below.
+_KEPT_SECTIONS = {
+    "Args:": "args, arguments, parameters, other parameters, keyword args, keyword arguments, "
+    "call arguments, kwargs",
+    "Returns:": "returns, return, return value",
+    "Yields:": "yields, yield",
+    "Attributes:": "attributes, properties",
+    "": "note, notes, description, details",
+}
+_DROPPED_SECTIONS = (
+    "raises, raise, warns, warnings, see also, references, reference, example, examples, usage, "
+    "usages, example usage, usage example, standalone usage, for example, methods, input shape, "
+    "output shape, routine listings"
+)
 _SECTIONS = {
-    **dict.fromkeys(
-        ("args", "arguments", "parameters", "other parameters", "keyword args",
-         "keyword arguments", "call arguments", "kwargs"),
-        "Args:",
-    ),
-    **dict.fromkeys(("returns", "return", "return value"), "Returns:"),
-    **dict.fromkeys(("yields", "yield"), "Yields:"),
-    **dict.fromkeys(("attributes", "properties"), "Attributes:"),
-    **dict.fromkeys(("note", "notes", "description", "details"), ""),
-    **dict.fromkeys(
-        ("raises", "raise", "warns", "warnings", "see also", "references", "reference", "example",
-         "examples", "usage", "usages", "example usage", "usage example", "standalone usage",
-         "for example", "methods", "input shape", "output shape", "routine listings"),
-        None,
-    ),
-}  # fmt: skip
+    **{name: shown for shown, names in _KEPT_SECTIONS.items() for name in names.split(", ")},
+    **dict.fromkeys(_DROPPED_SECTIONS.split(", ")),
+}
 
 _NOT_LETTERS = re.compile(r"[^a-zA-Z]+")
 _DASHES = re.compile(r"^\s*[-=~]{3,}\s*$")

@@ -13,8 +13,15 @@ from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import Adafactor, adamw
 
-SMALL = dict(vocab_size=24, emb_dim=8, num_heads=4, head_dim=3, mlp_dim=16,
-             num_encoder_layers=2, num_decoder_layers=2)  # fmt: skip
+SMALL = dict(
+    vocab_size=24,
+    emb_dim=8,
+    num_heads=4,
+    head_dim=3,
+    mlp_dim=16,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+)
 
 
 def variables(**options):

@@ -2,12 +2,20 @@
 
 from collections.abc import Iterator
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import describe, hugging_face, t5x_legacy, tokenizer, trees
+from po_jax.checkpoints import (
+    describe,
+    hugging_face,
+    hugging_face_config,
+    json_files,
+    t5x_legacy,
+    tokenizer,
+    trees,
+)
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaf, Leaves
@@ -24,12 +32,13 @@ class Target:
 
     Attributes:
       format: of the target.
-      like: a Hugging Face directory whose config, family and tokenizer the target takes over.
+      like: a Hugging Face directory whose config, family, tokenizer and other files the target
+        takes over; by default the source, where it is one.
       dtype: of the written parameters; that of the source by default.
       family: Hugging Face's model type; by default that of `like` or of the source, else t5.
       activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
         else relu.
-      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files.
+      vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one.
       scanned: write the stacked layers of T5X's scalable_t5.
       keep_slots: write the optimiser's slots too.
     """
@@ -55,8 +64,9 @@ class Conversion:
       family: Hugging Face's model type.
       parameters: as they are written, by T5X's names.
       slots: of the optimiser, as they are written.
-      vocabulary: a SentencePiece model, "bytes", or a directory with tokenizer files; None for
-        none.
+      vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one; None
+        for none.
+      described: by which checkpoint: the source, or what the target shall be like.
     """
 
     source: Checkpoint
@@ -66,6 +76,7 @@ class Conversion:
     parameters: Leaves
     slots: Leaves
     vocabulary: str | None
+    described: Checkpoint
 
     def lines(self) -> Iterator[str]:
         """One line a parameter: its name in the target, shape, dtype, and where it comes from."""
@@ -93,7 +104,11 @@ class Conversion:
             _require_same(self.slots, written.slots)
 
     def _write_hugging_face(self, directory: epath.Path) -> None:
-        hugging_face.write(directory, self.parameters, self.config, family=self.family)
+        hugging_face.write(
+            directory, self.parameters, self.config, family=self.family, kept=self._kept()
+        )
+        if self.described.format == "hugging_face":
+            hugging_face.copy_rest(self.described.path, directory)
         if self.vocabulary is None:
             return
         rows = self.config.vocab_size
@@ -101,6 +116,13 @@ class Conversion:
             tokenizer.copy(epath.Path(self.vocabulary), directory, embedding_rows=rows)
         else:
             tokenizer.write(directory, self.vocabulary, embedding_rows=rows)
+
+    def _kept(self) -> dict[str, Any]:
+        """What config.json says beyond the network."""
+        if self.described.format == "hugging_face":
+            return json_files.read_object(self.described.path / hugging_face.CONFIG)
+        ids = self.described.about.special_ids
+        return {} if ids is None else hugging_face_config.special_ids_json(ids)
 
 
 def plan(source: epath.PathLike, target: Target) -> Conversion:
@@ -128,6 +150,7 @@ def plan(source: epath.PathLike, target: Target) -> Conversion:
         shared_relative_bias=not target.scanned and family != "umt5",
     )
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
+    parameters = {name: lazy.finite(leaf) for name, leaf in parameters.items()}
     if target.dtype is not None:
         parameters = {name: lazy.cast(leaf, target.dtype) for name, leaf in parameters.items()}
     if target.keep_slots and not checkpoint.slots:
@@ -143,6 +166,7 @@ def plan(source: epath.PathLike, target: Target) -> Conversion:
         parameters=parameters,
         slots=checkpoint.slots if target.keep_slots else {},
         vocabulary=vocabulary,
+        described=described,
     )
     _require_possible(conversion)
     return conversion

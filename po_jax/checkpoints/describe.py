@@ -1,6 +1,7 @@
-"""The network that a checkpoint's shapes imply, and the shapes that a network implies."""
+"""The network that a checkpoint is of, told by its shapes, and the shapes that a network has."""
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import types
 
@@ -9,18 +10,34 @@ import jax
 
 from po_jax.checkpoints import trees
 from po_jax.checkpoints.leaves import Leaves
+from po_jax.checkpoints.load import Checkpoint
+from po_jax.language_model import LanguageModel
 from po_jax.t5.config import T5Config
-from po_jax.t5.network import Transformer
+from po_jax.t5.language_model import T5LM
 
 
 @functools.cache  # Tracing a deep network takes seconds.
 def parameter_shapes(config: T5Config) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a network's parameters by path; nothing is allocated."""
-    tokens = jax.ShapeDtypeStruct((1, 1), "int32")
-    variables = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens, tokens)
-    tree = variables["params"]
+    tree = jax.eval_shape(T5LM(config).init, jax.random.key(0))
     leaves = flax.traverse_util.flatten_dict(tree, sep="/")
     return types.MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
+
+
+def language_model(checkpoint: Checkpoint, *, activation: str | None = None) -> LanguageModel:
+    """The language model that a checkpoint is of, without dropout.
+
+    Args:
+      checkpoint: opened.
+      activation: see `infer_config`; where the checkpoint does not describe its network.
+
+    Raises:
+      ValueError: if it is no T5.
+    """
+    config = checkpoint.config or infer_config(
+        checkpoint.parameters, activation=activation, where=str(checkpoint.path)
+    )
+    return T5LM(dataclasses.replace(config, dropout_rate=0.0))
 
 
 def infer_config(leaves: Leaves, *, activation: str | None, where: str) -> T5Config:

@@ -4,18 +4,23 @@ A directory holds config.json, safetensors (one file or shards with an index), t
 config and the tokenizer's files.
 """
 
+from collections.abc import Mapping
 import json
+from typing import Any
 
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import hugging_face_config, safetensors
+from po_jax.checkpoints import hugging_face_config, safetensors, tokenizer
 from po_jax.checkpoints import leaves as lazy
-from po_jax.checkpoints.hugging_face_config import CONFIG, generation_json, to_json
+from po_jax.checkpoints.hugging_face_config import CONFIG, special_ids_json, to_json
 from po_jax.checkpoints.leaves import Leaf, Leaves
+from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
 
 EMBEDDING = "token_embedder/embedding"
+GENERATION = "generation_config.json"
+_WEIGHTS = (".safetensors", ".index.json", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".onnx", ".ot")
 HEAD = "decoder/logits_dense/kernel"
 ROWS = 4096  # Rows compared at a time where two matrices should be equal.
 
@@ -128,7 +133,14 @@ def _require_equal(copy: Leaf, original: Leaf) -> None:
     )
 
 
-def write(directory: epath.Path, parameters: Leaves, config: T5Config, *, family: str) -> None:
+def write(
+    directory: epath.Path,
+    parameters: Leaves,
+    config: T5Config,
+    *,
+    family: str,
+    kept: Mapping[str, Any] | None = None,
+) -> None:
     """Writes weights, config and generation config into an existing directory.
 
     Args:
@@ -136,15 +148,27 @@ def write(directory: epath.Path, parameters: Leaves, config: T5Config, *, family
       parameters: those of the network of named layers.
       config: of that network.
       family: `model_type`: t5, mt5 or umt5.
+      kept: another config.json, whose options stay where the network does not determine them.
 
     Raises:
       ValueError: if the family cannot hold the network.
     """
-    description = to_json(config, family=family, dtype=parameters[EMBEDDING].dtype.name)
+    dtype = parameters[EMBEDDING].dtype.name
+    description = to_json(config, family=family, dtype=dtype, kept=kept or {})
     tensors = {
         theirs: parameters[ours] if _same_layout(ours) else lazy.transposed(parameters[ours])
         for ours, theirs in names(config).items()
     }
     safetensors.write(directory, tensors)
-    for file, content in ((CONFIG, description), ("generation_config.json", generation_json())):
+    generation = {name: description[name] for name in special_ids_json(SpecialIds())}
+    for file, content in ((CONFIG, description), (GENERATION, generation)):
         (directory / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def copy_rest(source: epath.Path, target: epath.Path) -> None:
+    """Copies what a directory has beside weights, config and tokenizer: it describes no network."""
+    for file in source.iterdir():
+        name = file.name
+        known = name == CONFIG or name in tokenizer.FILES or name.startswith(".")
+        if not (known or file.is_dir() or name.endswith(_WEIGHTS)):
+            file.copy(target / name, overwrite=True)

@@ -1,11 +1,12 @@
 """Hugging Face's config.json of a T5, to and from `T5Config`."""
 
 from collections.abc import Mapping
-import json
 from typing import Any
 
 from etils import epath
 
+from po_jax.checkpoints import json_files
+from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
 
 CONFIG = "config.json"
@@ -21,6 +22,8 @@ ACTIVATIONS = {
     "gated-gelu": ("gelu", "linear"),  # The tanh approximation, in T5X as in `transformers`.
     "gated-silu": ("silu", "linear"),
 }
+# Until 2020 files said nothing of it: T5 was 1.0, and mT5 was gated from its first day.
+_UNSAID_ACTIVATION = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
 EPSILON = 1e-6
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -33,6 +36,11 @@ _SIZES = {
     "relative_buckets": "relative_attention_num_buckets",
     "relative_max_distance": "relative_attention_max_distance",
     "dropout_rate": "dropout_rate",
+}
+_SPECIAL_IDS = {
+    "pad": "pad_token_id",
+    "eos": "eos_token_id",
+    "start": "decoder_start_token_id",
 }
 _OPTIONAL = {  # What old files leave out.
     "relative_attention_num_buckets": 32,
@@ -52,34 +60,59 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
       ValueError: naming the option that is absent, unknown or contradicts another.
     """
     file = directory / CONFIG
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: expected JSON, got: {error}") from error
+    content = json_files.read_object(file)
     family = content.get("model_type")
-    if family not in FAMILIES:
+    if family not in list(FAMILIES):
         raise ValueError(
             f"{file}: expected a model_type of the T5 families {sorted(FAMILIES)}, got {family!r}."
         )
-    content = {**_OPTIONAL, "num_decoder_layers": content.get("num_layers")} | {
+    unsaid = {
+        "num_decoder_layers": content.get("num_layers"),
+        "feed_forward_proj": _UNSAID_ACTIVATION[family],
+    }
+    content = {**_OPTIONAL, **unsaid} | {
         key: value for key, value in content.items() if value is not None
     }
-    absent = [key for key in (*_SIZES.values(), "feed_forward_proj") if content.get(key) is None]
+    absent = [key for key in _SIZES.values() if content.get(key) is None]
     if absent:
         raise ValueError(f"{file}: expected the options {absent}, got none.")
+    for key in _SIZES.values():
+        wanted = (int, float) if key == "dropout_rate" else (int,)
+        if type(content[key]) not in wanted:
+            raise ValueError(f"{file}: expected {key} to be a number, got {content[key]!r}.")
     for key, allowed in (
         ("feed_forward_proj", list(ACTIVATIONS)),
         ("layer_norm_epsilon", [EPSILON]),
     ):
         if content.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{file}: expected {key} in {allowed}, got {content[key]!r}.")
-    config = T5Config(
-        **{ours: content[theirs] for ours, theirs in _SIZES.items()},
-        mlp_activations=ACTIVATIONS[content["feed_forward_proj"]],
-        logits_via_embedding=_tied(content, family, has_head=has_head),
-        shared_relative_bias=family != "umt5",
-    )
+    try:
+        config = T5Config(
+            **{ours: content[theirs] for ours, theirs in _SIZES.items()},
+            mlp_activations=ACTIVATIONS[content["feed_forward_proj"]],
+            logits_via_embedding=_tied(content, family, has_head=has_head),
+            shared_relative_bias=family != "umt5",
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     return config, family
+
+
+def special_ids(directory: epath.Path) -> SpecialIds:
+    """Those of a directory; T5's where it does not say.
+
+    Raises:
+      ValueError: if one is no token's id.
+    """
+    content = json_files.read_object(directory / CONFIG)
+    found = {ours: content.get(theirs) for ours, theirs in _SPECIAL_IDS.items()}
+    wrong = [id for id in found.values() if id is not None and (type(id) is not int or id < 0)]
+    if wrong:
+        raise ValueError(
+            f"{directory / CONFIG}: expected {list(_SPECIAL_IDS.values())} to be ids, got {wrong}."
+        )
+    given = {name: id for name, id in found.items() if id is not None}
+    return SpecialIds(**{"start": given.get("pad", 0), **given})
 
 
 def _tied(content: Mapping[str, Any], family: str, *, has_head: bool) -> bool:
@@ -98,8 +131,17 @@ def _tied(content: Mapping[str, Any], family: str, *, has_head: bool) -> bool:
     )
 
 
-def to_json(config: T5Config, *, family: str, dtype: str) -> dict[str, Any]:
-    """The content of config.json; see `hugging_face.write`."""
+def to_json(
+    config: T5Config, *, family: str, dtype: str, kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of config.json; see `hugging_face.write`.
+
+    Args:
+      config: the network.
+      family: `model_type`.
+      dtype: of the parameters.
+      kept: another config.json, whose options stay where the network does not determine them.
+    """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {family!r}.")
     shared = family != "umt5"
@@ -117,25 +159,32 @@ def to_json(config: T5Config, *, family: str, dtype: str) -> dict[str, Any]:
     if family == "mt5" and config.logits_via_embedding:
         raise ValueError("family mt5: expected an output head of its own, got the embedding's.")
     activation = config.mlp_activations[0]
-    return {
+    described = {
         **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
-        "architectures": [FAMILIES[family]],
-        "decoder_start_token_id": 0,
         "dense_act_fn": "gelu_new" if activation == "gelu" else activation,
-        "eos_token_id": 1,
         "feed_forward_proj": feed_forward,
-        "initializer_factor": 1.0,
-        "is_encoder_decoder": True,
         "is_gated_act": len(config.mlp_activations) > 1,
         "layer_norm_epsilon": EPSILON,
         "model_type": family,
-        "pad_token_id": 0,
         "tie_word_embeddings": config.logits_via_embedding,
         "torch_dtype": dtype,
-        "use_cache": True,
     }
+    if "dtype" in kept:  # The name of `transformers` 5.
+        described["dtype"] = dtype
+    if "scale_decoder_outputs" in kept and family == "t5":
+        described["scale_decoder_outputs"] = config.logits_via_embedding
+    if kept.get("model_type") != family:
+        described["architectures"] = [FAMILIES[family]]
+    usual = {
+        "architectures": [FAMILIES[family]],
+        "initializer_factor": 1.0,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        **special_ids_json(SpecialIds()),
+    }
+    return {**usual, **kept, **described}
 
 
-def generation_json() -> dict[str, Any]:
-    """The content of generation_config.json: T5's special tokens."""
-    return {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+def special_ids_json(ids: SpecialIds) -> dict[str, int]:
+    """Special ids by Hugging Face's names; all that generation_config.json must hold."""
+    return {theirs: getattr(ids, ours) for ours, theirs in _SPECIAL_IDS.items()}

@@ -106,6 +106,25 @@ def cast(leaf: Leaf, dtype: Any) -> Leaf:
     return dataclasses.replace(leaf, dtype=dtype, read=read)
 
 
+def finite(leaf: Leaf) -> Leaf:
+    """The leaf, which must hold numbers.
+
+    Raises (when read):
+      ValueError: if a value is infinite or no number.
+    """
+
+    def read(block: Block) -> np.ndarray:
+        value = leaf.read(block)
+        if jnp.issubdtype(value.dtype, jnp.floating) and not np.isfinite(value).all():
+            bad = value[~np.isfinite(value)]
+            raise ValueError(
+                f"{leaf.where}: expected finite numbers, got {bad[0]} and {bad.size - 1} more"
+            )
+        return value
+
+    return dataclasses.replace(leaf, read=read)
+
+
 def stacked(leaves: Sequence[Leaf], axis: int) -> Leaf:
     """The leaves, all of one shape, along a new axis."""
     first = leaves[0]

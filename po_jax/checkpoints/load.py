@@ -1,6 +1,6 @@
 """Any checkpoint, opened by what it is and loaded into the shards that ask for it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import re
 from typing import Any
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from po_jax.checkpoints import hugging_face, orbax, t5x_legacy, trees
+from po_jax.checkpoints import hugging_face, hugging_face_config, orbax, paths, t5x_legacy, trees
 from po_jax.checkpoints import leaves as lazy
+from po_jax.checkpoints.about import About
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.language_model import LanguageModel
 from po_jax.partitioning import Partitioner
@@ -31,6 +32,7 @@ class Checkpoint:
       step: of training; 0 where the checkpoint does not say.
       config: the network, where the checkpoint describes it.
       family: Hugging Face's model type, where the checkpoint names it.
+      about: what it says of itself beside that.
     """
 
     path: epath.Path
@@ -40,22 +42,39 @@ class Checkpoint:
     step: int = 0
     config: T5Config | None = None
     family: str | None = None
+    about: About = About()
 
 
 def open_checkpoint(path: epath.PathLike) -> Checkpoint:
     """Opens a Hugging Face, T5X or po_jax checkpoint, or the latest of a directory of them.
 
     Raises:
-      ValueError: if the path is none of these, or damaged.
+      ValueError: if the path is none of these, out of reach, or damaged.
     """
-    path = _latest(epath.Path(path))
+    path = paths.absolute(path)
+    try:
+        return _open(_latest(path))
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:  # What reads gs:// raises its own.
+        if not str(path).startswith(paths.BUCKET):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: expected a bucket that can be read, got: {first}") from error
+
+
+def _open(path: epath.Path) -> Checkpoint:
     if hugging_face.is_hugging_face(path):
         parameters, config, family = hugging_face.read(path)
-        return Checkpoint(path, "hugging_face", parameters, {}, config=config, family=family)
+        about = About(special_ids=hugging_face_config.special_ids(path))
+        return Checkpoint(
+            path, "hugging_face", parameters, {}, config=config, family=family, about=about
+        )
     if t5x_legacy.is_legacy(path):
         return _training_state(path, "t5x", t5x_legacy.read(path))
     if tree := orbax.find(path):
-        return _training_state(path, "orbax", orbax.read(tree))
+        state = _training_state(path, "orbax", orbax.read(tree))
+        return dataclasses.replace(state, about=orbax.about(tree))
     raise ValueError(
         f"{path}: expected a Hugging Face directory ({hugging_face.CONFIG}), a T5X or po_jax "
         f"checkpoint ({t5x_legacy.INDEX} or {orbax.METADATA}) or a directory of those, got "
@@ -67,11 +86,15 @@ def _latest(path: epath.Path) -> epath.Path:
     """The checkpoint of the highest step, where `path` is a model directory."""
     if not path.is_dir() or hugging_face.is_hugging_face(path):
         return path
-    steps = {
-        int(match[1]): child
-        for child in path.iterdir()
-        if (match := re.fullmatch(r"(?:checkpoint_)?(\d+)", child.name))
-    }
+    steps: dict[int, epath.Path] = {}
+    for child in path.iterdir():
+        if match := re.fullmatch(r"(?:checkpoint_)?([0-9]+)", child.name):
+            other = steps.setdefault(int(match[1]), child)
+            if other != child:
+                raise ValueError(
+                    f"{path}: expected one checkpoint of each step, got {other.name} and "
+                    f"{child.name}"
+                )
     return steps[max(steps)] if steps else path
 
 
@@ -103,39 +126,61 @@ def _training_state(path: epath.Path, format: str, leaves: Leaves) -> Checkpoint
         format,
         parameters,
         under("state/param_states/", "optimizer_state/param_states/"),
-        step=0 if step is None else int(step.value()),
+        step=0 if step is None else _whole_number(step),
     )
 
 
-def load(path: epath.PathLike, like: Params) -> Params:
+def _whole_number(leaf: Leaf) -> int:
+    value = leaf.value()
+    if value.size != 1 or not np.issubdtype(value.dtype, np.integer) or value.item() < 0:
+        raise ValueError(f"{leaf.where}: expected a step, a whole number, got {value!r:.60}")
+    return int(value.item())
+
+
+def load(path: epath.PathLike | Checkpoint, like: Params) -> Params:
     """The parameters of a checkpoint, in the tree, dtypes and shardings that are asked for.
 
     Leaf after leaf goes straight to its devices: beyond what ends there, the host holds one leaf
     (one shard of a leaf, where the format permits). Optimiser slots are left alone.
 
     Args:
-      path: see `open_checkpoint`.
+      path: see `open_checkpoint`; or what it opened.
       like: the network's parameters as arrays or `jax.ShapeDtypeStruct`s; a leaf without
         a sharding goes to the default device.
 
     Raises:
-      ValueError: naming file and leaf, where the checkpoint is damaged or of another network.
+      ValueError: naming file and leaf, where the checkpoint is damaged, of another network, or
+        holds what is no finite number.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
     wanted, structure = _by_path(like)
     shapes = {name: leaf.shape for name, leaf in wanted.items()}
-    placed = place(trees.fit(checkpoint.parameters, shapes, str(checkpoint.path)), wanted)
+    fitting = trees.fit(checkpoint.parameters, shapes, str(checkpoint.path))
+    placed = place({name: lazy.finite(leaf) for name, leaf in fitting.items()}, wanted)
     return structure.unflatten(placed[name] for name in wanted)
 
 
 def load_parameters(
-    model: LanguageModel, path: epath.PathLike, partitioner: Partitioner, dtype: str = "float32"
+    model: LanguageModel,
+    path: epath.PathLike | Checkpoint,
+    partitioner: Partitioner,
+    dtype: str = "float32",
+    kinds: Collection[str] = (),
 ) -> Params:
     """A language model's parameters from any known checkpoint, sharded as the mesh's rules say.
 
+    Args:
+      model: that reads them.
+      path: see `open_checkpoint`; or what it opened.
+      partitioner: the mesh and its rules.
+      dtype: to keep them in.
+      kinds: of models that will do, such as `about.POLICIES`; empty for any.
+
     Raises:
-      ValueError: if the checkpoint is damaged, or of another model.
+      ValueError: if the checkpoint is damaged, or of another model or kind of it.
     """
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+    checkpoint.about.require(f"{checkpoint.path}", kinds, model.special_ids)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     shardings = partitioner.shardings(shapes, model.parameter_axes())
     like = jax.tree.map(
@@ -145,7 +190,7 @@ def load_parameters(
         shapes,
         shardings,
     )
-    return load(path, like)
+    return load(checkpoint, like)
 
 
 def _by_path(tree: Any) -> tuple[dict[str, Any], Any]:

@@ -5,7 +5,10 @@ it is whole; one that is damaged later is set aside and the one before it is use
 """
 
 from collections.abc import Mapping
+import difflib
 import logging
+import math
+import os
 import shutil
 from typing import Any
 
@@ -14,8 +17,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
+from po_jax.checkpoints import orbax, paths, zarr
+from po_jax.checkpoints.about import About
+from po_jax.checkpoints.quiet import keep_quiet
+
 logger = logging.getLogger(__name__)
 
+UNFINISHED = ".orbax-checkpoint-tmp"
 State = Any  # a pytree of arrays
 
 
@@ -42,15 +50,18 @@ class CheckpointManager:
     ):
         if keep < 1:
             raise ValueError(f"CheckpointManager: expected keep >= 1, got {keep}")
-        self._directory = epath.Path(directory).absolute()
-        self._best = best
+        keep_quiet()
+        self._directory = paths.absolute(directory)
+        _require_writable(self._directory)
+        self._best, self._met = best, False
         policies = [preservation.LatestN(keep)]
         scored = {}
         if best is not None:
             missing = float("-inf") if largest else float("inf")
 
             def merit(metrics: Mapping[str, float]) -> float:
-                return metrics.get(best, missing)
+                value = metrics.get(best, missing)
+                return missing if math.isnan(value) else value
 
             policies.append(preservation.BestN(get_metric_fn=merit, reverse=not largest, n=1))
             scored = {"best_fn": merit, "best_mode": "max" if largest else "min"}
@@ -62,7 +73,10 @@ class CheckpointManager:
                 cleanup_tmp_directories=True,
                 **scored,
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler()},
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -75,19 +89,54 @@ class CheckpointManager:
         """Step of the best checkpoint by the metric, if one has been saved."""
         return self._orbax.best_step() if self._best is not None else None
 
-    def save(self, step: int, state: State, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: State,
+        metrics: Mapping[str, float] | None = None,
+        about: About | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
         """Copies the state and writes it in the background, once the save before it is done.
+
+        Args:
+          step: of the state.
+          state: what is saved, a pytree of arrays.
+          metrics: by name, of the evaluation at this step; by them checkpoints are kept on merit.
+          about: what the checkpoint says of itself beside its arrays.
+          progress: what else a resumed run needs to go on from this very step, as JSON has it.
 
         Raises:
           CheckpointError: if this or the save before it failed, for example on a full disk.
+          ValueError: if no evaluation has had the `best` metric; the checkpoint is saved.
         """
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         try:
             self._orbax.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=numbers
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave(dict(progress or {})),
+                ),
+                metrics=numbers,
+                custom_metadata=None if about is None else about.to_json(),
             )
         except Exception as error:
             raise self._save_failed(error) from error
+        self._check_best(numbers)
+
+    def _check_best(self, metrics: Mapping[str, float]) -> None:
+        """A metric may be absent at times; one that never came is misspelt."""
+        self._met = self._met or self._best in metrics
+        if self._best is None or self._met or not metrics:
+            return
+        self.wait()
+        near = difflib.get_close_matches(self._best, sorted(metrics), n=3, cutoff=0.5)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise ValueError(
+            f"CheckpointManager.best: expected one of the metrics {sorted(metrics)}, got "
+            f"{self._best!r}.{hint} Step {self.steps[-1]} is saved."
+        )
 
     def wait(self) -> None:
         """Returns when everything saved so far is on disk.
@@ -105,7 +154,7 @@ class CheckpointManager:
         self.wait()
         self._orbax.close()
 
-    def restore(self, like: State) -> tuple[int, State] | None:
+    def restore(self, like: State, about: About | None = None) -> tuple[int, State] | None:
         """The newest whole checkpoint and its step, or None where there is none.
 
         Newer checkpoints that cannot be read are set aside, as `damaged_checkpoint_<step>`, with
@@ -113,9 +162,10 @@ class CheckpointManager:
 
         Args:
           like: shapes, dtypes and shardings to restore into.
+          about: of the model that goes on; a checkpoint of another kind is refused.
 
         Raises:
-          ValueError: if the checkpoint is of a model of another size.
+          ValueError: if the checkpoint is of a model of another size or kind.
           CheckpointError: if there are checkpoints and none can be read.
         """
         damaged = {}
@@ -123,6 +173,7 @@ class CheckpointManager:
             try:
                 saved = self._orbax.item_metadata(step)["state"].tree
                 self._check_shapes(like, saved, step)
+                self._check_about(about, step)
                 restored = self._orbax.restore(
                     step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
                 )
@@ -137,6 +188,14 @@ class CheckpointManager:
             raise CheckpointError(f"no checkpoint in {self._directory} can be read: {damaged}")
         return None
 
+    def progress(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state of a step; nothing where it was saved without any."""
+        try:
+            wanted = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            return self._orbax.restore(step, args=wanted)["progress"]
+        except KeyError:  # checkpoints of earlier versions, and steps that there are none of
+            return {}
+
     def _check_shapes(self, like: State, saved: Any, step: int) -> None:
         where = f"{self._directory}/checkpoint_{step}"
         expected, found = _shapes(like), _shapes(saved)
@@ -148,26 +207,54 @@ class CheckpointManager:
                     "the checkpoint is of another model or optimiser"
                 )
 
+    def _check_about(self, wanted: About | None, step: int) -> None:
+        if wanted is None:
+            return
+        folder = self._directory / f"checkpoint_{step}"
+        found = orbax.about(folder / "state")
+        try:
+            found.require(f"{folder}", (wanted.kind,), wanted.special_ids)
+        except ValueError as error:
+            raise _WrongModel(str(error)) from error
+
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
         for step, error in damaged.items():
             source = self._directory / f"checkpoint_{step}"
             target = self._directory / f"damaged_checkpoint_{step}"
+            while target.exists():
+                target = target.with_name(f"{target.name}_again")
             logger.warning("%s is damaged (%s): moved to %s", source, error, target.name)
             source.rename(target)
         if damaged:
             self._orbax.reload()
 
     def _save_failed(self, error: Exception) -> CheckpointError:
+        for half in self._directory.glob(f"*{UNFINISHED}"):
+            half.rmtree(missing_ok=True)
         free = shutil.disk_usage(self._directory).free / 2**20
         last = f"step {self.steps[-1]}" if self.steps else "none yet"
         return CheckpointError(
             f"could not save to {self._directory} ({free:.0f} MiB free): "
-            f"{str(error).splitlines()[0]}; the last whole checkpoint is {last}"
+            f"{zarr.reason(error)}; the last whole checkpoint is {last}"
         )
 
 
 class _WrongModel(ValueError):
     """A readable checkpoint that does not fit."""
+
+
+def _require_writable(directory: epath.Path) -> None:
+    probe = directory / f".probe-{os.getpid()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # of the operating system, or of what writes to gs://
+        reason = getattr(error, "strerror", None) or zarr.reason(error)
+        reason = "a file" if directory.is_file() else reason
+        raise ValueError(
+            f"{directory}: expected a folder that can be written to, got: {reason}"
+        ) from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

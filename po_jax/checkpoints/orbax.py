@@ -5,15 +5,16 @@ zarr directory each. They are opened through tensorstore, so that single blocks 
 building the tree that wrote them.
 """
 
-import json
 from typing import Any
 
 from etils import epath
 
-from po_jax.checkpoints import zarr
+from po_jax.checkpoints import json_files, zarr
+from po_jax.checkpoints.about import About
 from po_jax.checkpoints.leaves import Leaves
 
 METADATA = "_METADATA"
+ABOUT = "_CHECKPOINT_METADATA"  # beside the item that holds the arrays
 
 
 def find(path: epath.Path) -> epath.Path | None:
@@ -37,16 +38,15 @@ def read(directory: epath.Path) -> Leaves:
       ValueError: if the metadata or an array is damaged or absent.
     """
     file = directory / METADATA
+    metadata = json_files.read_object(file, "Orbax's tree metadata")
     try:
-        metadata = json.loads(file.read_text())
-        entries = metadata["tree_metadata"].values()
-    except (ValueError, KeyError) as error:
+        names = [
+            "/".join(str(key["key"]) for key in entry["key_metadata"])
+            for entry in metadata["tree_metadata"].values()
+            if not entry["value_metadata"].get("skip_deserialize")
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: expected Orbax's tree metadata, got: {error!r}") from error
-    names = [
-        "/".join(str(key["key"]) for key in entry["key_metadata"])
-        for entry in entries
-        if not entry["value_metadata"].get("skip_deserialize")
-    ]
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     # Writers of the time may have left out chunks that hold nothing but zeros.
     sparse = not metadata.get("store_array_data_equal_to_fill_value", False)
@@ -62,6 +62,15 @@ def read(directory: epath.Path) -> Leaves:
             for name in names
         }
     )
+
+
+def about(directory: epath.Path) -> About:
+    """What was saved beside the arrays of `directory`; nothing where nothing was."""
+    for folder in (directory.parent, directory):
+        if (folder / ABOUT).exists():
+            content = json_files.read_object(folder / ABOUT).get("custom_metadata")
+            return About.from_json(content if isinstance(content, dict) else {})
+    return About()
 
 
 def _kvstore(directory: epath.Path, name: str, *, ocdbt: bool) -> dict[str, Any]:

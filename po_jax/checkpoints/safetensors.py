@@ -8,6 +8,7 @@ work as local ones do; writing one array after the other needs no more memory th
 from collections.abc import Mapping
 import json
 import math
+import operator
 import struct
 from typing import Any
 
@@ -15,6 +16,7 @@ from etils import epath
 import ml_dtypes
 import numpy as np
 
+from po_jax.checkpoints import json_files
 from po_jax.checkpoints.leaves import Block, Leaf, Leaves, in_reading_order
 
 INDEX = "model.safetensors.index.json"
@@ -43,10 +45,11 @@ def read(directory: epath.Path) -> Leaves:
         if not (directory / SINGLE).exists():
             raise ValueError(f"{directory}: expected {SINGLE} or {INDEX}, got neither.")
         return read_file(directory / SINGLE)
-    try:
-        files = json.loads(index.read_text())["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{index}: expected a JSON weight_map, got: {error!r}") from error
+    files = json_files.read_object(index, "a JSON weight_map").get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(
+            f"{index}: expected a JSON weight_map, the file of each array, got {files!r:.60}"
+        )
     shards = {name: read_file(directory / name) for name in sorted(set(files.values()))}
     for name, file in files.items():
         if name not in shards[file]:
@@ -82,17 +85,31 @@ def read_file(file: epath.Path) -> Leaves:
 
 
 def _header(text: bytes, file: epath.Path) -> Mapping[str, Any]:
+    """The entries of the arrays, which follow each other without gaps or overlaps."""
+    header = json_files.parse_object(text, f"{file}", "a JSON header")
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{file}: expected a JSON header, got: {error}") from error
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+        ranges = sorted(tuple(map(operator.index, e["data_offsets"])) for e in entries.values())
+        for entry in entries.values():
+            math.prod(map(operator.index, entry["shape"]))
+        ends = [0, *(end for _, end in ranges)]
+        whole = [begin for begin, _ in ranges] == ends[:-1] and ends == sorted(ends)
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"{file}: expected a header with the dtype, shape and data_offsets of each array, one "
+            "array behind the other, got others"
+        )
+    return entries
 
 
 def _leaf(name: str, entry: Mapping[str, Any], file: epath.Path, data: int) -> Leaf:
     where = f"{file}: {name}"
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"{where}: expected a dtype of {sorted(_DTYPES)}, got {entry['dtype']!r}.")
+    if entry.get("dtype") not in _DTYPES:
+        raise ValueError(
+            f"{where}: expected a dtype of {sorted(_DTYPES)}, got {entry.get('dtype')!r}."
+        )
     dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if end - begin != math.prod(shape) * dtype.itemsize:

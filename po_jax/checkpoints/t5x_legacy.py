@@ -65,7 +65,13 @@ def _stored(value: Any, name: str, index: epath.Path) -> zarr.Stored | None:
     """Where a value of the index says that its array lies; None for the array itself."""
     if isinstance(value, Mapping):
         # The driver and bucket are those of the machine that wrote it; only the name matters.
-        directory = index.parent / value["kvstore"]["path"].rstrip("/").rsplit("/", 1)[-1]
+        store = value.get("kvstore")
+        path = store.get("path") if isinstance(store, Mapping) else None
+        if not isinstance(path, str) or not path.strip("/"):
+            raise ValueError(
+                f"{index}: expected {name} to name its array in kvstore: path, got {value}"
+            )
+        directory = index.parent / path.rstrip("/").rsplit("/", 1)[-1]
     elif isinstance(value, str) and value.startswith(PLACEHOLDER):
         directory = index.parent / value.removeprefix(PLACEHOLDER)
     else:

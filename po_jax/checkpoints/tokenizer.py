@@ -4,7 +4,11 @@ import json
 
 from etils import epath
 
+from po_jax.checkpoints import json_files
+
 SPIECE = "spiece.model"
+JSON = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
 BYTES = "bytes"  # ByT5's vocabulary, which needs no file.
 BYTE_IDS = 3 + 256  # Padding, EOS, unknown, and the bytes.
 BYTE_SENTINELS = 125
@@ -12,8 +16,8 @@ SENTINELS = 100
 
 FILES = (
     SPIECE,
-    "tokenizer.json",
-    "tokenizer_config.json",
+    JSON,
+    CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
 )
@@ -27,25 +31,32 @@ def present(directory: epath.Path) -> bool:
 
 def copy(source: epath.Path, target: epath.Path, *, embedding_rows: int) -> None:
     """Copies the tokenizer files that a Hugging Face directory has; see `write`."""
-    if (source / SPIECE).exists():
-        check(str(source / SPIECE), embedding_rows=embedding_rows)
+    for name in (SPIECE, JSON):
+        if (source / name).exists():
+            check(str(source / name), embedding_rows=embedding_rows)
     for name in FILES:
         if (source / name).exists():
             (source / name).copy(target / name)
 
 
 def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
-    """Writes tokenizer files from a SentencePiece model, or for "bytes".
+    """Writes tokenizer files from another, or for "bytes".
 
     Args:
       target: an existing directory.
-      vocabulary: path of the SentencePiece model, or "bytes".
+      vocabulary: path of a SentencePiece model or of tokenizer.json, or "bytes".
       embedding_rows: of the model, at least as many as there are ids.
 
     Raises:
       ValueError: if the vocabulary has more ids than the embedding has rows.
     """
     sentinels = check(vocabulary, embedding_rows=embedding_rows)
+    if vocabulary.endswith(".json"):
+        epath.Path(vocabulary).copy(target / JSON)
+        beside = epath.Path(vocabulary).parent / CONFIG
+        if beside.exists():
+            beside.copy(target / CONFIG)
+        return
     if vocabulary == BYTES:
         config = {"tokenizer_class": "ByT5Tokenizer"}
     else:
@@ -54,7 +65,7 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
     names = [f"<extra_id_{i}>" for i in range(sentinels)]
     special = {"additional_special_tokens": names, **_SPECIAL}
     files = {
-        "tokenizer_config.json": {**config, "extra_ids": sentinels, **special},
+        CONFIG: {**config, "extra_ids": sentinels, **special},
         "special_tokens_map.json": special,
     }
     for name, content in files.items():
@@ -64,24 +75,51 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
 def check(vocabulary: str, *, embedding_rows: int) -> int:
     """The number of sentinels that come on top of a vocabulary, which must fit the embedding.
 
-    A SentencePiece model whose pieces include sentinels gets no more; others get T5's 100.
-
     Raises:
-      ValueError: if there are more ids than rows, or the file is not a SentencePiece model.
+      ValueError: if there are more ids than rows, or the file is of another kind.
       ImportError: if there is no sentencepiece to read one with.
     """
     if vocabulary == BYTES:
-        own, sentinels = BYTE_IDS, BYTE_SENTINELS
+        own, on_top = BYTE_IDS, BYTE_SENTINELS
+    elif vocabulary.endswith(".json"):
+        own, on_top = _ids_of_json(epath.Path(vocabulary)), 0
     else:
-        pieces = _pieces(epath.Path(vocabulary))
-        own = len(pieces)
-        sentinels = 0 if any("<extra_id_0>" in piece for piece in pieces) else SENTINELS
-    if own + sentinels > embedding_rows:
+        own = len(_pieces(epath.Path(vocabulary)))
+        on_top = sentinels(epath.Path(vocabulary))
+    if own + on_top > embedding_rows:
         raise ValueError(
             f"{vocabulary}: expected at most {embedding_rows} ids, the rows of the embedding, got "
-            f"{own} pieces and {sentinels} sentinels."
+            f"{own} pieces and {on_top} sentinels."
         )
-    return sentinels
+    return on_top
+
+
+def sentinels(file: epath.Path) -> int:
+    """How many come on top of a SentencePiece model.
+
+    None where its pieces hold them already, as mT5's do; else as many as the tokenizer's config
+    beside it says, or T5's 100.
+
+    Raises:
+      ValueError, ImportError: as `check` does.
+    """
+    if any("<extra_id_0>" in piece for piece in _pieces(file)):
+        return 0
+    config = file.parent / CONFIG
+    said = json_files.read_object(config).get("extra_ids") if config.exists() else None
+    if said is not None and (type(said) is not int or said < 0):
+        raise ValueError(f"{config}: expected extra_ids to be a number of sentinels, got {said!r}.")
+    return SENTINELS if said is None else said
+
+
+def _ids_of_json(file: epath.Path) -> int:
+    content = json_files.read_object(file)
+    try:
+        vocab = content["model"]["vocab"]
+        last = max(vocab.values()) if isinstance(vocab, dict) else len(vocab) - 1
+        return 1 + max([last, *(token["id"] for token in content.get("added_tokens", []))])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: expected a tokenizer of {JSON}, got: {error!r}") from error
 
 
 def _pieces(file: epath.Path) -> list[str]:

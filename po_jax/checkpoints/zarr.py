@@ -76,8 +76,18 @@ def _result(future: tensorstore.Future, where: str) -> Any:
         raise ValueError(f"{where}: expected a readable array, got: {error}") from error
 
 
+def reason(error: Exception) -> str:
+    """The innermost of the reasons that tensorstore gives, in a line."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return first.rpartition('": ')[2]
+
+
 def write_leaf(leaf: Leaf, directory: epath.Path) -> dict[str, Any]:
-    """Writes a leaf of rank 1 or more as a zarr array; returns its metadata."""
+    """Writes a leaf of rank 1 or more as a zarr array; returns its metadata.
+
+    Raises:
+      OSError: if it cannot be written, for example on a full disk.
+    """
     metadata = {
         "shape": list(leaf.shape),
         "chunks": list(_chunk_shape(leaf)),
@@ -89,8 +99,12 @@ def write_leaf(leaf: Leaf, directory: epath.Path) -> dict[str, Any]:
         "kvstore": kvstore(directory),
         "metadata": metadata,
     }
-    array = tensorstore.open(spec, create=True, open=False).result()
-    array.write(leaf.value()).result()
+    value = leaf.value()
+    try:
+        array = tensorstore.open(spec, create=True, open=False).result()
+        array.write(value).result()
+    except ValueError as error:
+        raise OSError(f"could not write {directory}: {reason(error)}") from error
     return metadata
 
 

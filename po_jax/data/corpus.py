@@ -7,6 +7,7 @@ the same order and takes its own rows of the global batch.
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import hashlib
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Int32
@@ -105,6 +106,21 @@ class Corpus:
         """Rows of a feature, cut to `length` or filled up, and a mask of their tokens."""
         return self.tokens[name].padded(rows, length, self.pad_id, keep_end)
 
+    def fingerprint(self) -> str:
+        """A hash of tokens, texts, preferences, sizes and rates."""
+        digest = hashlib.blake2b(digest_size=16)
+        facts = [*self.tokens, *self.sizes, *map(float, self.rates), self.pad_id]
+        digest.update(repr(facts).encode())
+        for column in self.tokens.values():
+            digest.update(column.lengths.tobytes() + column.values.tobytes())
+        for name, texts in self.texts.items():
+            digest.update(name.encode())
+            for text in texts:
+                digest.update(repr(text).encode())
+        if self.preference is not None:
+            digest.update(np.asarray(self.preference, np.float32).tobytes())
+        return digest.hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -155,7 +171,7 @@ class BatchStream:
       num_shards: hosts that share a batch.
 
     Raises:
-      ValueError: the hosts cannot divide the batch, or there is no such shard.
+      ValueError: no data, a batch that the hosts cannot divide, or no such shard.
     """
 
     def __init__(
@@ -172,10 +188,13 @@ class BatchStream:
             raise ValueError(
                 f"expected a batch size that {num_shards} hosts can divide, got {batch_size}"
             )
+        if not len(corpus):
+            raise ValueError("expected data of one or more rows, got none")
         if not 0 <= shard_index < num_shards:
             raise ValueError(f"expected a shard_index in [0, {num_shards}), got {shard_index}")
         self.corpus = corpus
         self._layout = layout
+        self._seed = seed
         self._order = DataOrder(corpus.sizes, corpus.rates, seed)
         self._global = batch_size
         self._local = batch_size // num_shards
@@ -185,6 +204,18 @@ class BatchStream:
     def batch_size(self) -> int:
         """Rows of the global batch."""
         return self._global
+
+    def made_from(self) -> dict[str, Any]:
+        """What tells these batches from others, as JSON; the same on all hosts."""
+        return {
+            "batch_size": self._global,
+            "seed": self._seed,
+            "layout": type(self._layout).__qualname__,
+            "lengths": dict(self._layout.features),
+            "keep_end": self._layout.keep_end,
+            "examples": len(self.corpus),
+            "fingerprint": self.corpus.fingerprint(),
+        }
 
     def batch(self, step: int) -> Batch:
         """The batch of training step `step`, 0 or more."""

@@ -7,6 +7,7 @@ not be written again, is refused: a key given twice, half of a surrogate pair.
 
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import errno
 import json
 from typing import Any
 
@@ -79,6 +80,8 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
       ValueError: a record holds what JSON or UTF-8 cannot; names file and line.
     """
     path = epath.Path(path)
+    if "://" not in str(path):
+        path = path.absolute()  # Whoever makes the records may change the working directory.
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
     count = 0
@@ -88,6 +91,10 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
                 count += 1
                 file.write(_line(record, f"{path}, line {count}"))
         partial.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = str(path)  # A full disk does not say of which file.
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

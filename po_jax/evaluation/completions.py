@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import logging
 
 import jax
 from jaxtyping import Int
 import numpy as np
 
+from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.sampling import Sampler
 from po_jax.vocabulary import Vocabulary, to_text, to_tokens
@@ -99,13 +101,15 @@ class Completer:
           ValueError: a checkpoint that is none or of another model, or a batch that the mesh cannot
             divide.
         """
-        model, partitioner = self.sampler.language_model, self.sampler.partitioner
-        reference = None
-        if self.beta > 0.0:
-            reference = load_parameters(model, self.reference_checkpoint, partitioner)
+        load = functools.partial(
+            load_parameters,
+            self.sampler.language_model,
+            partitioner=self.sampler.partitioner,
+            kinds=POLICIES,
+        )
         rollout = self.sampler.draw_all(
-            load_parameters(model, self.checkpoint, partitioner),
-            reference,
+            load(self.checkpoint),
+            load(self.reference_checkpoint) if self.beta > 0.0 else None,
             prompt,
             (self.beta,) * self.samples,
             jax.random.key(self.random_seed),

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.prompts import Prompts, gather
@@ -70,7 +71,7 @@ class Labelling:
         model, partitioner = self.sampler.language_model, self.sampler.partitioner
         asked = gather(self.prompts, self.max_prompts)
         rollout = self.sampler.draw_all(
-            load_parameters(model, self.checkpoint, partitioner),
+            load_parameters(model, self.checkpoint, partitioner, kinds=POLICIES),
             None,
             asked.tokens,
             (0.0,) * self.samples,

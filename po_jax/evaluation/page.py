@@ -7,12 +7,15 @@ import json
 from typing import Any
 
 from po_jax.evaluation.report import Report
+from po_jax.judges import CallRecord
 
 CAPTIONS = {
     "win_rate_matrix": "Every policy against every other",
     "win_rates_over_reference": "Win rate over the start",
     "win_rate_against_kl": "What was gained, and how far the policy moved for it",
 }
+
+MANY = 5  # policies beyond which the matrix takes the page's whole width
 
 STYLE = """
 :root { --ink: #1f2933; --faint: #616e7c; --line: #e4e7eb; --ground: #f5f7fa; --blue: #2166ac; }
@@ -28,6 +31,7 @@ p.note, figcaption, .faint { color: var(--faint); font-size: .9rem; }
                 padding: 1rem 1.25rem; margin: 0; }
 .figures { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
 .figures figure:first-child { grid-row: span 2; display: flex; flex-direction: column; }
+.figures.many figure:first-child { grid-column: 1 / -1; grid-row: auto; }
 figure img { width: 100%; margin: auto 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -50,8 +54,22 @@ td small { color: var(--faint); white-space: nowrap; }
 pre { overflow-x: auto; font-size: .85rem; margin: .75rem 0 0; }
 h3 { font-size: .9rem; color: var(--faint); margin: 1rem 0 0; }
 summary { cursor: pointer; font-weight: 600; }
-@media (max-width: 760px) { .figures { grid-template-columns: 1fr; }
+@media screen and (max-width: 760px) { .figures { grid-template-columns: 1fr; }
   .answers { grid-template-columns: 1fr; } .answers dt { margin-top: .5rem; } }
+@media print {
+  @page { margin: 12mm; }
+  :root { font-size: 11px; }
+  body { background: white; font-size: 1rem; }
+  main { max-width: none; padding: 0; }
+  th, td { padding: .3rem .4rem; }
+  .scroll, pre { overflow: visible; }
+  pre { white-space: pre-wrap; }
+  .prompt { max-height: none; }
+  figure img { max-height: 165mm; object-fit: contain; }
+  figure, .example, tr, h2, h3 { break-inside: avoid; }
+  h2, h3, summary { break-after: avoid; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
 """
 
 
@@ -76,7 +94,7 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 <h1>{escape(title)}</h1>
 {_lead(report)}
 <h2>Win rates</h2>
-<div class="figures">
+<div class="figures{" many" if len(report["policies"]) > MANY else ""}">
 {"".join(_figure(name, text) for name, text in figures.items())}
 </div>
 <h2>The figures</h2>
@@ -95,24 +113,41 @@ says whether the judge preferred the completion to that of {escape(report["refer
 
 def _lead(report: Report) -> str:
     reference = report["reference"]
-    best = max(
-        (name for name in report["policies"] if name != reference),
-        key=lambda name: report["win_rate"][name][reference]["mean"],
-    )
+    others = [name for name in report["policies"] if name != reference]
+    best = max(others, key=lambda name: report["win_rate"][name][reference]["mean"])
     rate = report["win_rate"][best][reference]
     verb = "is preferred to" if rate["low"] > 0.5 else "is not clearly better than"
-    kl = f", at a KL of {report['kl'][best]['mean']:.2f} nats" if best in report["kl"] else ""
-    judge, bias = escape(report["judge"]["name"]), report["judge"]["position_bias"]
+    kl = f", at a KL of {report['kl'][best]['mean']:z.2f} nats" if best in report["kl"] else ""
+    chosen, caution = "", ""
+    if len(others) > 1:
+        chosen = f", the best of {len(others)},"
+        caution = (
+            '<p class="note">It was chosen by these very prompts, which flatters it: fresh ones '
+            "would tell.</p>"
+        )
+    return f"""<p class="lead"><b>{escape(best)}</b>{chosen} {verb} <b>{escape(reference)}</b>:
+win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
+{_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>{caution}
+{_judge(report["judge"])}"""
+
+
+def _judge(judge: Mapping[str, Any]) -> str:
+    """Who judged, how it was asked, and what became of its calls."""
+    bias = judge["position_bias"]
     orders = "The place of an answer does not matter to it."
     if bias is not None:
-        orders = (
-            f"It was asked in both orders, and favours the completion it reads first by "
-            f"{100 * bias:+.1f} points; averaging the orders removes that."
-        )
-    return f"""<p class="lead"><b>{escape(best)}</b> {verb} <b>{escape(reference)}</b>:
-win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
-{_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>
-<p class="note">Judge: {judge}. {orders}</p>"""
+        points = f"{100 * bias:+z.1f}"
+        favour = "favours neither place"
+        if points != "+0.0":
+            favour = (
+                f"favours the completion it reads first by {points} points; averaging the orders "
+                "removes that"
+            )
+        orders = f"It was asked in both orders, and {favour}."
+    note = f'<p class="note">Judge: {escape(judge["name"])}. {orders}</p>'
+    if "calls" in judge:
+        note += f'\n<p class="note">Calls: {escape(str(CallRecord(**judge["calls"])))}.</p>'
+    return note
 
 
 def _figure(name: str, text: str) -> str:
@@ -130,7 +165,7 @@ def _table(report: Report) -> str:
     heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
     heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
     metrics = report.get("metrics", {})
-    own = list(next(iter(metrics.values()), {}))
+    own = list(dict.fromkeys(metric for values in metrics.values() for metric in values))
     heads += own
     heads += ["length (tokens)", "ended by EOS"]
     rows = []
@@ -143,9 +178,13 @@ def _table(report: Report) -> str:
             if rate
             else ["–", "–"]
         )
-        cells.append(f"{kl['mean']:.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–")
+        cells.append(
+            f"{kl['mean']:z.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–"
+        )
         cells += [f"{rouge[name][measure]['mean']:.1f}" for measure in measures]
-        cells += [f"{metrics[name][metric]:.4g}" for metric in own]
+        cells += [
+            f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
+        ]
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(_percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -1,7 +1,7 @@
 """Figures of a report: the win-rate matrix, win rates over the reference, and their price in KL."""
 
 import io
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,11 +12,13 @@ from po_jax.evaluation.report import Report
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, RED = "#2166ac", "#b2182b"
 PALETTE = ("#2166ac", "#d95f02", "#1b9e77", "#7b3294", "#b8860b", "#e7298a", "#4d4d4d")
+MARKERS = ("o", "s", "^", "D")  # another one each time that the colours begin again
 
 
 def win_rate_matrix(report: Report) -> Figure:
     """How often the row's policy is preferred to the column's, in percent with 95% intervals."""
     names, rates = report["policies"], report["win_rate"]
+    labels = list(map(_plain, names))
     mean = np.full((len(names), len(names)), np.nan)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -35,15 +37,26 @@ def win_rate_matrix(report: Report) -> Figure:
             rate = rates[a][b]
             colour = "white" if abs(rate["mean"] - 0.5) > 0.7 * span else INK
             axes.text(
-                j, i - 0.1, f"{100 * rate['mean']:.0f}%", ha="center", va="center",
-                color=colour, fontsize=15, fontweight="bold",
-            )  # fmt: skip
+                j,
+                i - 0.1,
+                f"{100 * rate['mean']:.0f}%",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=15,
+                fontweight="bold",
+            )
             axes.text(
-                j, i + 0.22, f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f}",
-                ha="center", va="center", color=colour, fontsize=9,
-            )  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+                j,
+                i + 0.22,
+                f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f}",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=9,
+            )
+    axes.set_xticks(range(len(names)), labels, rotation=30, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=11)
     axes.spines[:].set_visible(False)
@@ -69,46 +82,59 @@ def win_rates_over_reference(report: Report) -> Figure:
         axes.plot([low, high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
         axes.plot([low, high], [row, row], "|", color=INK, markersize=9)
         axes.text(
-            1.02, row, f"{mean:.1f}%", va="center", color=INK, fontweight="bold",
+            1.02,
+            row,
+            f"{mean:.1f}%",
+            va="center",
+            color=INK,
+            fontweight="bold",
             transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
+        )
     axes.axvline(50, color=INK, linewidth=1)
     edges = [100 * rate[key] for rate in rates for key in ("low", "high")]
     axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), map(_plain, names))
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.tick_params(length=0, labelsize=11)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"preferred to {reference}, with 95% interval", color=FAINT)
+    axes.set_xlabel(f"preferred to {_plain(reference)}, with 95% interval", color=FAINT)
     return figure
 
 
 def win_rate_against_kl(report: Report) -> Figure:
     """What each policy gained over the reference, against how far it went from it."""
     reference = report["reference"]
-    figure, axes = _figure(5.8, 3.7)
+    names = [name for name in _challengers(report) if name in report["kl"]]
+    figure, axes = _figure(5.8, max(3.7, 0.9 + 0.27 * len(names)))
     axes.axhline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.plot(0, 50, "o", color=FAINT, markersize=8, label=reference)
-    for name, colour in zip(_challengers(report), cycle(PALETTE), strict=False):
-        if name not in report["kl"]:
-            continue
+    points = axes.plot(0, 50, "o", color=FAINT, markersize=8)
+    for name, (marker, colour) in zip(names, cycle(product(MARKERS, PALETTE)), strict=False):
         rate, kl = report["win_rate"][name][reference], report["kl"][name]
         x, y = kl["mean"], 100 * rate["mean"]
         axes.plot([kl["low"], kl["high"]], [y, y], color=colour, alpha=0.5)
         axes.plot([x, x], [100 * rate["low"], 100 * rate["high"]], color=colour, alpha=0.5)
-        axes.plot(x, y, "o", color=colour, markersize=9, label=name)
-    axes.legend(loc="upper left", frameon=False, labelcolor="linecolor", handletextpad=0.2)
+        points += axes.plot(x, y, marker, color=colour, markersize=9)
+    # Inside, a few names find room; many would lie on the points.
+    few = len(names) < 4
+    (axes if few else figure).legend(
+        points,
+        [_plain(name) for name in (reference, *names)],
+        loc="upper left" if few else "outside right upper",
+        frameon=False,
+        labelcolor="linecolor",
+        handletextpad=0.2,
+    )
     axes.margins(x=0.1, y=0.1)
     axes.yaxis.set_major_formatter("{x:.0f}%")
     axes.tick_params(length=0)
     axes.grid(color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"KL to {reference}, nats a completion", color=FAINT)
-    axes.set_ylabel(f"preferred to {reference}", color=FAINT)
+    axes.set_xlabel(f"KL to {_plain(reference)}, nats a completion", color=FAINT)
+    axes.set_ylabel(f"preferred to {_plain(reference)}", color=FAINT)
     return figure
 
 
@@ -138,6 +164,11 @@ def svg(figure: Figure) -> str:
 def _figure(width: float, height: float):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
+
+
+def _plain(name: str) -> str:
+    """A name to be shown as it is: matplotlib reads what stands between dollars as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _challengers(report: Report) -> list[str]:

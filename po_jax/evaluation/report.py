@@ -6,13 +6,14 @@ rouge    -> policy -> rouge1, rouge2, rougeL -> as kl        (in [0, 100]; if an
 metrics  -> policy -> name -> number                         (the task's own, if it has some)
 length   -> policy -> as kl                                  (tokens, EOS included)
 eos_rate -> policy -> number in [0, 1]
-judge    -> name, and position_bias or null
+judge    -> name, position_bias or null, and calls, what became of them, if it was called
 examples -> list of prompt, answers, completions, preference over the reference policy
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import Matches, position_bias, win_rates
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples
+from po_jax.judges import CallRecord
 
 Report = dict[str, Any]
 #: The texts of prompts, by name, and a policy's completions to numbers by name.
@@ -37,6 +39,7 @@ class Findings:
       matches: who won, from `judge_matches`.
       reference: name of the policy that the others started from.
       judge: who judged.
+      calls: what became of the judge's calls, if it is a function.
       kl: by policy, from `po_jax.evaluation.samples.sequence_kl`.
       rouge: by policy and measure, in [0, 100].
       metrics: by policy and name.
@@ -50,6 +53,7 @@ class Findings:
     matches: Matches
     reference: str
     judge: str
+    calls: CallRecord | None = None
     kl: Mapping[str, Mean] | None = None
     rouge: Mapping[str, Mapping[str, Mean]] | None = None
     metrics: Mapping[str, Mapping[str, float]] | None = None
@@ -73,12 +77,17 @@ def build_report(
       config: whatever a reader needs to repeat this; shown as it is.
     """
     samples = findings.samples
-    bias = position_bias(findings.matches)
+    judge: dict[str, Any] = {
+        "name": findings.judge,
+        "position_bias": position_bias(findings.matches),
+    }
+    if findings.calls is not None:
+        judge["calls"] = asdict(findings.calls)
     report: Report = {
         "prompts": len(findings.prompts),
         "policies": list(samples),
         "reference": findings.reference,
-        "judge": {"name": findings.judge, "position_bias": bias},
+        "judge": judge,
         "win_rate": {
             name: {opponent: asdict(rate) for opponent, rate in against.items()}
             for name, against in win_rates(findings.matches).items()
@@ -95,7 +104,11 @@ def build_report(
             for name, scores in findings.rouge.items()
         }
     if findings.metrics is not None:
-        report["metrics"] = {name: dict(values) for name, values in findings.metrics.items()}
+        # A metric without an observation, such as an accuracy where all labels tie, is nan.
+        report["metrics"] = {
+            name: {metric: value for metric, value in values.items() if math.isfinite(value)}
+            for name, values in findings.metrics.items()
+        }
     report["examples"] = _examples(findings, examples)
     report["config"] = dict(config or {})
     return report

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 import dataclasses
 import logging
+import os
 import time
 
 import jax
 
-from po_jax.checkpoints.load import load_parameters, open_checkpoint
+from po_jax.checkpoints.about import POLICIES
+from po_jax.checkpoints.load import Checkpoint, load_parameters, open_checkpoint
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import judge_matches
 from po_jax.evaluation.prompts import Prompts, gather
 from po_jax.evaluation.report import Findings, Metrics, Report, build_report
 from po_jax.evaluation.samples import Samples, sequence_kl
-from po_jax.judges import Judge
+from po_jax.judges import CallsFunction, Judge
 from po_jax.judges.rouge import rouge
 from po_jax.sampling import Sampler
 from po_jax.training.randomness import purpose_key
@@ -44,8 +46,8 @@ class SideBySide:
       random_seed: of the sampling.
 
     Raises:
-      ValueError: fewer than two policies, an unknown reference, or a checkpoint that is none: found
-        now and not after an hour of sampling.
+      ValueError: fewer than two policies, an unknown reference, one checkpoint for two of them, or
+        a checkpoint of no policy: found now and not after an hour of sampling.
     """
 
     sampler: Sampler
@@ -58,15 +60,28 @@ class SideBySide:
     max_prompts: int | None = None
     examples: int = 12
     random_seed: int = 0
+    _opened: dict[str, Checkpoint] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
+        if self.examples < 0:
+            raise ValueError(f"SideBySide.examples: expected 0 or more, got {self.examples}")
         if len(self.policies) < 2 or self.reference not in self.policies:
             raise ValueError(
                 f"SideBySide: expected two or more policies, the reference {self.reference!r} "
                 f"among them, got {list(self.policies)}"
             )
-        for path in self.policies.values():
-            open_checkpoint(path)
+        opened = {name: open_checkpoint(path) for name, path in self.policies.items()}
+        names: dict[str, str] = {}
+        for name, checkpoint in opened.items():
+            ids = self.sampler.language_model.special_ids
+            checkpoint.about.require(f"{checkpoint.path}", POLICIES, ids)
+            other = names.setdefault(os.path.realpath(checkpoint.path), name)
+            if other != name:
+                raise ValueError(
+                    f"SideBySide: expected a checkpoint for each policy, got {checkpoint.path} for "
+                    f"{other!r} and {name!r}"
+                )
+        object.__setattr__(self, "_opened", opened)  # a run that goes on saves newer ones
 
     def report(self) -> Report:
         """What was found.
@@ -87,6 +102,7 @@ class SideBySide:
             matches=matches,
             reference=self.reference,
             judge=self.judge.name,
+            calls=self.judge.record() if isinstance(self.judge, CallsFunction) else None,
             kl=kl,
             rouge=None
             if prompts.answers is None
@@ -101,11 +117,11 @@ class SideBySide:
 
     def _answers(self, prompts: Prompts) -> tuple[dict[str, Samples], dict[str, Mean]]:
         """What every policy answers, and its KL; one policy beside the reference in memory."""
-        mu = self._load(self.policies[self.reference])
+        mu = self._load(self.reference)
         samples, kl = {}, {}
-        for index, (name, path) in enumerate(self.policies.items()):
+        for index, name in enumerate(self.policies):
             began = time.monotonic()
-            pi = mu if name == self.reference else self._load(path)
+            pi = mu if name == self.reference else self._load(name)
             samples[name] = self._draw(self.sampler, pi, mu, prompts, (index, "evaluation"))
             fresh = samples[name]
             unchanged = self.sampler.strategy.unchanged
@@ -117,8 +133,9 @@ class SideBySide:
             logger.info("%s answered %d prompts in %.1f s", name, len(prompts), seconds)
         return samples, kl
 
-    def _load(self, path: str) -> Params:
-        return load_parameters(self.sampler.language_model, path, self.sampler.partitioner)
+    def _load(self, name: str) -> Params:
+        checkpoint = self._opened[name]
+        return load_parameters(self.sampler.language_model, checkpoint, self.sampler.partitioner)
 
     def _draw(
         self,

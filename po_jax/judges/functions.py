@@ -4,58 +4,16 @@ Calls run in threads, so that slow ones wait together and the devices work meanw
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 
+from jaxtyping import Float
 import numpy as np
 
-from po_jax.judges.judge import JudgeError, Judgement, Pairs
+from po_jax.judges.caller import Caller
+from po_jax.judges.calls import CallRecord, Calls
+from po_jax.judges.judge import Judgement, Pairs
 from po_jax.vocabulary import Vocabulary
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
-
-
-class _Calls:
-    """A function on strings, called in a pool of threads."""
-
-    def __init__(self, function: Callable[..., float], threads: int, where: str):
-        if threads < 1:
-            raise ValueError(f"{where}: expected threads >= 1, got {threads}")
-        self._function = function
-        self._threads = threads
-
-    @property
-    def name(self) -> str:
-        """The function's own name."""
-        return getattr(self._function, "__name__", type(self._function).__name__)
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="judge")
-
-    def begin(self, questions: Sequence[tuple[str, ...]]) -> list[Future]:
-        """Starts a call for each question."""
-        return [self._pool.submit(self._function, *question) for question in questions]
-
-    def answer(self, future: Future, question: tuple[str, ...], low: float, high: float) -> float:
-        """The number that a call returned, in [low, high]; anything else names the question."""
-        on = ", ".join(repr(text[:200]) for text in question)
-        try:
-            answer = future.result()
-        except Exception as error:
-            raise JudgeError(f"the judge {self.name} raised {error!r} on {on}") from error
-        try:
-            number = float(answer)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise JudgeError(
-                f"the judge {self.name}: expected a number, got {answer!r:.60} on {on}"
-            ) from error
-        if not low <= number <= high:
-            raise JudgeError(
-                f"the judge {self.name}: expected an answer in [{low}, {high}], got {number} "
-                f"on {on}"
-            )
-        return number
 
 
 class CallableJudge:
@@ -67,10 +25,11 @@ class CallableJudge:
       vocabulary: of the policy.
       antisymmetric: the function is known to say 1 - p where the completions change places; else
         both orders are asked and averaged.
-      threads: calls under way at once, at least 1.
+      calls: how it is called: threads, time limit, retries, rate, cache; None for the defaults.
 
     Raises:
-      JudgeError: when answering, if the function raises or answers outside [0, 1].
+      JudgeError: when answering, if the function raises, takes too long or answers outside [0, 1],
+        once too often.
     """
 
     def __init__(
@@ -78,11 +37,11 @@ class CallableJudge:
         judge: Callable[[str, str, str], float],
         vocabulary: Vocabulary,
         antisymmetric: bool = False,
-        threads: int = 16,
+        calls: Calls | None = None,
     ):
-        self._calls = _Calls(judge, threads, "CallableJudge")
+        self._caller = Caller(judge, calls, 0.0, 1.0)
         self._vocabulary = vocabulary
-        self.name = self._calls.name
+        self.name = self._caller.name
         self.antisymmetric = antisymmetric
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
@@ -90,52 +49,70 @@ class CallableJudge:
         texts = pairs.completion_texts(self._vocabulary)
         prompts = pairs.prompt_texts(self._vocabulary)
         rows = pairs.asked()
-        questions = [(prompts[row], *texts[row]) for row in rows]
-        futures = self._calls.begin(questions)
+        begun = self._caller.begin([(prompts[row], *texts[row]) for row in rows])
 
         def finish() -> Judgement:
             preference = np.full(len(texts), 0.5, np.float32)
-            for row, future, question in zip(rows, futures, questions, strict=True):
-                preference[row] = self._calls.answer(future, question, 0.0, 1.0)
+            for row, answer in zip(rows, self._caller.finish(begun), strict=True):
+                if answer is not None:
+                    preference[row] = answer
             return Judgement(preference)
 
         return finish
+
+    def record(self) -> CallRecord:
+        """What became of the questions so far."""
+        return self._caller.record()
 
 
 class CallableReward:
     """Bradley-Terry preferences from `reward(prompt, completion)`: P = sigmoid(r1 - r2).
 
     Args:
-      reward: two strings to a finite number; called from several threads at once.
+      reward: two strings to a finite number; called from several threads at once. Where one of a
+        pair stays unanswered, the other's reward stands for it.
       vocabulary: of the policy.
-      threads: calls under way at once, at least 1.
+      calls: how it is called: threads, time limit, retries, rate, cache; None for the defaults.
 
     Raises:
-      JudgeError: when answering, if the function raises or its answer is not a finite number.
+      JudgeError: when answering, if the function raises, takes too long or answers what is not a
+        finite number, once too often.
     """
 
     antisymmetric = True
 
     def __init__(
-        self, reward: Callable[[str, str], float], vocabulary: Vocabulary, threads: int = 16
+        self,
+        reward: Callable[[str, str], float],
+        vocabulary: Vocabulary,
+        calls: Calls | None = None,
     ):
-        self._calls = _Calls(reward, threads, "CallableReward")
+        self._caller = Caller(reward, calls, *_FINITE)
         self._vocabulary = vocabulary
-        self.name = self._calls.name
+        self.name = self._caller.name
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Starts the calls, once the tokens are there."""
         texts = pairs.completion_texts(self._vocabulary)
         prompts = pairs.prompt_texts(self._vocabulary)
-        places = [(row, place) for row in pairs.asked() for place in (0, 1)]
-        questions = [(prompts[row], texts[row][place]) for row, place in places]
-        futures = self._calls.begin(questions)
+        rows = pairs.asked()
+        begun = self._caller.begin([(prompts[row], y) for row in rows for y in texts[row]])
 
         def finish() -> Judgement:
             reward = np.zeros((len(texts), 2), np.float32)
-            for place, future, question in zip(places, futures, questions, strict=True):
-                reward[place] = self._calls.answer(future, question, *_FINITE)
+            reward[rows] = _without_gaps(self._caller.finish(begun))
             preference = 0.5 * (1.0 + np.tanh(0.5 * (reward[:, 0] - reward[:, 1])))
             return Judgement(preference, reward)
 
         return finish
+
+    def record(self) -> CallRecord:
+        """What became of the questions so far."""
+        return self._caller.record()
+
+
+def _without_gaps(answers: Sequence[float | None]) -> Float[np.ndarray, "rows 2"]:
+    """Rewards of pairs; where one is unknown it is the other's, so that the pair ties."""
+    pairs = np.asarray(answers, np.float32).reshape(-1, 2)  # None becomes nan
+    pairs = np.where(np.isnan(pairs), pairs[:, ::-1], pairs)
+    return np.where(np.isnan(pairs), np.float32(0.0), pairs)

@@ -12,6 +12,7 @@ import flax
 from jaxtyping import Bool, Int
 import numpy as np
 
+from po_jax.judges.calls import CallRecord
 from po_jax.partitioning import collect
 from po_jax.types import Leaf
 from po_jax.vocabulary import Vocabulary, to_text
@@ -102,6 +103,17 @@ class Judge(Protocol):
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Asks in the order that is given; the returned function waits for the answer."""
+
+
+@runtime_checkable
+class CallsFunction(Protocol):
+    """A judge that calls a function, and keeps a record of what became of the calls."""
+
+    @property
+    def name(self) -> str: ...
+
+    def record(self) -> CallRecord:
+        """What became of the questions so far."""
 
 
 def ask(judge: Judge, pairs: Pairs) -> Callable[[], Judgement]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import load_parameters
 from po_jax.judges.judge import Judgement, Pairs
 from po_jax.judges.models import JudgeModel
@@ -31,6 +33,10 @@ class LearnedJudge:
     def name(self) -> str:
         return self.model.kind
 
+    def made_from(self) -> dict[str, Any]:
+        """What tells this judge from others, as JSON."""
+        return {"name": self.name, "fingerprint": fingerprint(self.params)}
+
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Queues the judging on the devices; completions are padding where their mask is false."""
         prompt, completion = self.partitioner.distribute((pairs.prompt, pairs.completion))
@@ -45,7 +51,7 @@ def trained_judge(
     """The judge that a checkpoint of this model is.
 
     Raises:
-      ValueError: if there is no such checkpoint, or it is of another model.
+      ValueError: if there is no such checkpoint, or it is of another model or kind of model.
     """
     if checkpoint is None:
         raise ValueError(
@@ -53,6 +59,5 @@ def trained_judge(
             f"{model.kind} (train one with gin/runs/preference_model.gin or "
             "gin/runs/reward_model.gin), got None"
         )
-    return LearnedJudge(
-        model, load_parameters(model.language_model, checkpoint, partitioner), partitioner
-    )
+    params = load_parameters(model.language_model, checkpoint, partitioner, kinds=[model.kind])
+    return LearnedJudge(model, params, partitioner)

@@ -18,7 +18,7 @@ from po_jax.judges.judge import Judgement, Tokens
 from po_jax.judges.template import Template, compose
 from po_jax.language_model import LanguageModel
 from po_jax.losses.supervised import binary_cross_entropy
-from po_jax.metrics import Mean
+from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
 
@@ -110,10 +110,9 @@ class JudgeModel(Protocol):
 
 
 def _loss_and_metrics(logit: Float[Array, " batch"], preference: Float[Array, " batch"]):
-    """Mean cross-entropy with the label, and accuracy on all but tied labels."""
+    """Mean cross-entropy with the label, and agreement with it."""
     loss = Mean.of(binary_cross_entropy(logit, preference))
-    correct = (logit > 0) == (preference > 0.5)
-    return loss.compute(), {"loss": loss, "accuracy": Mean.of(correct, preference != 0.5)}
+    return loss.compute(), {"loss": loss, "accuracy": agreement(logit, preference)}
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -19,9 +19,11 @@ def at_step(coefficient: Coefficient | Schedule, batch: PreferenceBatch) -> Coef
     """A coefficient's value at the step of the batch.
 
     Raises:
-      ValueError: if it is a schedule and the batch does not know its step.
+      ValueError: if it is a schedule and the batch does not know its step, or a negative number.
     """
     if not callable(coefficient):
+        if isinstance(coefficient, float | int) and not coefficient >= 0.0:
+            raise ValueError(f"expected a coefficient of 0 or more, got {coefficient}")
         return coefficient
     if batch.step is None:
         raise ValueError("expected a batch that knows its step, for a schedule, got step None")
@@ -33,10 +35,15 @@ def contrastive(
     batch: PreferenceBatch,
     *,
     loss: Callable[..., Float[Array, " batch"]],
-    tau: Coefficient | Schedule,
+    tau: Coefficient | Schedule | None = None,
 ) -> Float[Array, " batch"]:
-    """`loss(margin, preference, tau=tau)`: `ipo`, `dpo`, `slic`, or `gpo` with its f bound."""
+    """`loss(margin, preference, tau=tau)`: `ipo`, `dpo`, `slic`, or `gpo` with its f bound.
+
+    Without `tau` the loss has its own.
+    """
     h = margin(policy, batch.reference_logprob)
+    if tau is None:
+        return loss(h, batch.preference)
     return loss(h, batch.preference, tau=at_step(tau, batch))
 
 

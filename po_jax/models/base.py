@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from po_jax.checkpoints.about import About
 from po_jax.language_model import LanguageModel
 from po_jax.metrics import Metric
 from po_jax.partitioning import axis_metadata
@@ -22,6 +23,7 @@ class Model:
     """A network with a loss.
 
     Attributes:
+      kind: what it is, in words, as its checkpoints record it; None if it does not matter.
       language_model: the network.
       strategy: how `predict_batch` draws completions, where it does; greedy by default.
       optimizer_def: T5X's optimiser. Our own loop takes an optax one instead.
@@ -29,6 +31,7 @@ class Model:
       input_vocabulary, output_vocabulary: for T5X's infer script.
     """
 
+    kind: ClassVar[str | None] = None
     language_model: LanguageModel
     strategy: Strategy = Strategy(max_length=64, temperature=0.0)
     optimizer_def: Any = None
@@ -61,6 +64,10 @@ class Model:
             "params": self.language_model.init(rng),
             "params_axes": axis_metadata(self.language_model.parameter_axes()),
         }
+
+    def about(self) -> About:
+        """What a checkpoint says of it beside the parameters."""
+        return About(self.kind, self.language_model.special_ids)
 
     def parameter_axes(self) -> Any:
         """The tree of the parameters' logical axis names."""

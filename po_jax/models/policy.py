@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from po_jax.logprobs import margin, sequence_logprob
 from po_jax.losses.objectives import Objective
-from po_jax.metrics import Mean
+from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
 
@@ -26,6 +26,7 @@ class PolicyModel(Model):
         the batch's sums, for the reference: "sum" as in the papers, or "mean".
     """
 
+    kind = "a policy"
     objective: Objective
     reduce: Literal["sum", "mean"] = "sum"
 
@@ -44,14 +45,13 @@ class PolicyModel(Model):
         policy, batch = self._score(params, batch, dropout_rng)
         loss = Mean.of(self.objective(policy, batch))
         h = margin(policy, batch.reference_logprob)
-        correct = (h > 0) == (batch.preference > 0.5)
         length = jnp.sum(batch.mask, axis=-1)
         eos = self.language_model.special_ids.eos
         ended = jnp.any(batch.mask & (batch.completion == eos), axis=-1)
         metrics = {
             "loss": loss,
             "margin": Mean.of(h),
-            "accuracy": Mean.of(correct, batch.preference != 0.5),
+            "accuracy": agreement(h, batch.preference),
             "log_ratio": Mean.of(policy - batch.reference_logprob),
             "nll": Mean.of(-policy),
             "length": Mean.of(length),

@@ -33,6 +33,7 @@ class SupervisedModel(Model):
         each example, then the examples ("AVERAGE_PER_SEQUENCE"); a number; or None for 1.
     """
 
+    kind = "an SFT model"
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     loss_normalizing_factor: Normalizer | float | int | None = "NUM_REAL_TARGET_TOKENS"
@@ -72,7 +73,9 @@ class SupervisedModel(Model):
             case "NUM_REAL_TARGET_TOKENS" | "AVERAGE_PER_SEQUENCE":
                 return Mean(total, jnp.sum(weights))
             case "NUM_TOTAL_TARGET_TOKENS":
-                return Mean(total, jnp.float32(weights.size))
+                # Rows without a token only fill up the last batch of an evaluation.
+                rows = jnp.sum(jnp.any(weights > 0, axis=-1), dtype=jnp.float32)
+                return Mean(total, rows * weights.shape[-1])
             case None:
                 return Sum(total)
             case factor:

@@ -90,4 +90,4 @@ class Progress:
 
 
 def _numbers(metrics: Mapping[str, float]) -> list[str]:
-    return [f"{name} {value:.4g}" for name, value in metrics.items()]
+    return [f"{name} {value:z.4g}" for name, value in metrics.items()]

@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from po_jax.metrics import Metric, Metrics
+from po_jax.metrics import Mean, Metric, Metrics, Sum
 from po_jax.reporting.clock import StageClock
 from po_jax.reporting.progress import Progress
 from po_jax.reporting.writers import Writer
@@ -24,7 +25,8 @@ class Reporter:
     """Collects metrics of steps as they end; records their means now and then, and at the end.
 
     A metric that nothing was counted for is absent from the record. As a context it ends with
-    `flush`; where an error ends it, it records the steps that had been seen to end well.
+    `flush`; where a loss that is not finite ends it, it records the steps that had ended well.
+    Whatever else ends it, the run is resumed, and the window with it (`progress`).
 
     Args:
       writers: of the records.
@@ -41,8 +43,9 @@ class Reporter:
         self._clock = clock
         self._period = period
         self._in_flight: deque[tuple[int, Metrics]] = deque()
-        self._window: list[Metrics] = []
+        self._window: dict[str, Metric] = {}  # sums over its steps
         self._ended = 0  # the newest step of the window
+        self._recorded: tuple[int, dict[str, float]] = (0, {})  # the newest record
 
     def __enter__(self) -> "Reporter":
         return self
@@ -51,7 +54,7 @@ class Reporter:
         try:
             if error is None:
                 self.flush()
-            else:
+            elif issubclass(error, NonFiniteLoss):
                 self._record()
         finally:
             self._progress.close()
@@ -86,6 +89,31 @@ class Reporter:
         if values := self._record():
             self._progress.update(self._ended, values)
 
+    def progress(self) -> dict[str, Any]:
+        """What `resume` needs to go on from the step that was settled last, as JSON has it."""
+        window = {
+            name: [type(metric).__name__, *map(float, jax.tree.leaves(metric))]
+            for name, metric in self._window.items()
+        }
+        step, values = self._recorded
+        return {"window": window, "record": values if step == self._ended else {}}
+
+    def resume(self, step: int, progress: Mapping[str, Any], rewrite: bool) -> None:
+        """Goes on from a step, with the `progress` that was saved there, if any.
+
+        Args:
+          step: the step.
+          progress: of the reporter that ended there.
+          rewrite: whether the writers have dropped that step's record, so that it is due again.
+        """
+        self._ended = step
+        self._window = {
+            name: _KINDS[kind](*map(np.float32, sums))
+            for name, (kind, *sums) in progress.get("window", {}).items()
+        }
+        if rewrite and progress.get("record"):
+            self._write(progress["record"])
+
     def skip_times(self) -> None:
         """Forgets the times so far: the first step compiles."""
         self.settle()
@@ -111,7 +139,10 @@ class Reporter:
         if metrics["non_finite"].total > 0:
             loss, norm = (_value(metrics[name]) for name in ("loss", "gradient_norm"))
             raise NonFiniteLoss(f"step {step}: the loss is {loss} and the gradient's norm {norm}")
-        self._window.append(metrics)
+        for name, metric in metrics.items():
+            known = self._window.get(name)
+            # One after the other, so that a window which was saved goes on bit for bit.
+            self._window[name] = metric if known is None else jax.tree.map(np.add, known, metric)
         self._ended = step
         self._progress.update(step, self._record() if step % self._period == 0 else {})
 
@@ -119,13 +150,19 @@ class Reporter:
         """Records the window and begins a new one; returns what was recorded, if anything."""
         if not self._window:
             return {}
-        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *self._window)
-        values = _observed({name: _value(metric) for name, metric in total.items()})
+        values = _observed({name: _value(metric) for name, metric in self._window.items()})
         values |= self._clock.take(per="updating")
+        self._window = {}
+        self._write(values)
+        return values
+
+    def _write(self, values: dict[str, float]) -> None:
+        self._recorded = (self._ended, values)
         for writer in self._writers:
             writer.scalars(self._ended, "train", values)
-        self._window.clear()
-        return values
+
+
+_KINDS = {kind.__name__: kind for kind in (Mean, Sum)}
 
 
 def _value(metric: Metric) -> float:

@@ -7,6 +7,7 @@ anything between. Where no row needs mu, its decoder is not in the program. The 
 for Nash-EMA a moving average of pi.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -64,44 +65,88 @@ def sample(
     """
     batch, samples = beta.shape
     rows, length = batch * samples, strategy.max_length
-    ids = model.special_ids
     given = (policy,) if partner is None else (policy, partner)
-    models = tuple(model.for_sampling(params) for params in given)
-    beta = beta.reshape(rows, 1)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
     uniform = jax.vmap(lambda row_key: jax.random.uniform(row_key, (length,)))(row_keys)
-    uniform = shard(uniform, "batch", "length")
+    loop = _Loop(
+        model,
+        strategy,
+        params=tuple(model.for_sampling(params) for params in given),
+        beta=beta.reshape(rows, 1),
+        uniform=shard(uniform, "batch", "length"),
+    )
+    state = lax.while_loop(
+        lambda state: (state.step < length) & jnp.any(state.running),
+        loop.advance,
+        loop.start(prompt, samples),
+    )
+    drawn = jax.tree.map(lambda x: x.reshape(batch, samples, length), state.written)
+    return drawn.replace(prompt=prompt)
 
-    def advance(state):
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """What does not change while tokens are drawn.
+
+    Attributes:
+      model, strategy: as of `sample`.
+      params: of the policy and, where there is one, of the partner.
+      beta: weight of the partner in each row.
+      uniform: the random number of each row and position.
+    """
+
+    model: LanguageModel
+    strategy: Strategy
+    params: tuple[Params, ...]
+    beta: Float[Array, "rows 1"]
+    uniform: Float[Array, "rows length"]
+
+    def start(self, prompt: Int[Array, "batch prompt"], samples: int) -> _State:
+        """Nothing is drawn yet."""
+        (rows, length), ids = self.uniform.shape, self.model.special_ids
+        empty = jnp.zeros((rows, length), jnp.float32)
+        return _State(
+            step=jnp.zeros((), jnp.int32),
+            token=jnp.full((rows,), ids.start, jnp.int32),
+            running=jnp.ones((rows,), bool),
+            caches=tuple(
+                self.model.prefill(params, self.model.encode(params, prompt), samples, length)
+                for params in self.params
+            ),
+            written=Rollout(
+                prompt=None,
+                completion=jnp.full((rows, length), ids.pad, jnp.int32),
+                mask=jnp.zeros((rows, length), bool),
+                policy_logprob=empty,
+                partner_logprob=None if len(self.params) == 1 else empty,
+                behaviour_logprob=empty,
+            ),
+        )
+
+    def advance(self, state: _State) -> _State:
+        """Draws a token for every row that has not ended."""
+        ids = self.model.special_ids
         extended = [
-            model.extend(params, cache, state.token)
-            for params, cache in zip(models, state.caches, strict=True)
+            self.model.extend(params, cache, state.token)
+            for params, cache in zip(self.params, state.caches, strict=True)
         ]
         logits = [own for own, _ in extended]
-        mixed = logits[0]
-        if partner is not None:
-            # Unnormalised logits do: their normalisers only shift a row.
-            mixed = (1.0 - beta) * logits[0] + beta * logits[1]
-        if strategy.min_length:
-            too_early = (jnp.arange(mixed.shape[-1]) == ids.eos) & (
-                state.step + 1 < strategy.min_length
-            )
-            mixed = jnp.where(too_early[None], -jnp.inf, mixed)
-        weights = strategy.weights(mixed)
-        token, total = choose(weights, uniform[:, state.step])
+        weights = self.strategy.weights(self._mixed(logits, state.step))
+        token, total = choose(weights, self.uniform[:, state.step])
         token = jnp.where(state.running, token, ids.pad)
 
         def at_token(values):
             return jnp.take_along_axis(values, token[:, None], axis=-1)[:, 0]
 
-        def running(values):
-            return jnp.where(state.running, values, 0.0)
-
         def write(column, values):
             return lax.dynamic_update_slice_in_dim(column, values[:, None], state.step, axis=1)
 
+        def write_running(column, values):
+            return write(column, jnp.where(state.running, values, 0.0))
+
         logprobs = [at_token(own) - jax.nn.logsumexp(own, axis=-1) for own in logits]
-        written = state.written
+        behaviour = jnp.log(at_token(weights)) - jnp.log(total)
+        written, partner = state.written, state.written.partner_logprob
         return _State(
             step=state.step + 1,
             token=token,
@@ -111,37 +156,22 @@ def sample(
                 prompt=None,
                 completion=write(written.completion, token),
                 mask=write(written.mask, state.running),
-                policy_logprob=write(written.policy_logprob, running(logprobs[0])),
-                partner_logprob=None
-                if partner is None
-                else write(written.partner_logprob, running(logprobs[1])),
-                behaviour_logprob=write(
-                    written.behaviour_logprob,
-                    running(jnp.log(at_token(weights)) - jnp.log(total)),
-                ),
+                policy_logprob=write_running(written.policy_logprob, logprobs[0]),
+                partner_logprob=None if partner is None else write_running(partner, logprobs[1]),
+                behaviour_logprob=write_running(written.behaviour_logprob, behaviour),
             ),
         )
 
-    empty = jnp.zeros((rows, length), jnp.float32)
-    state = _State(
-        step=jnp.zeros((), jnp.int32),
-        token=jnp.full((rows,), ids.start, jnp.int32),
-        running=jnp.ones((rows,), bool),
-        caches=tuple(
-            model.prefill(params, model.encode(params, prompt), samples, length)
-            for params in models
-        ),
-        written=Rollout(
-            prompt=None,
-            completion=jnp.full((rows, length), ids.pad, jnp.int32),
-            mask=jnp.zeros((rows, length), bool),
-            policy_logprob=empty,
-            partner_logprob=None if partner is None else empty,
-            behaviour_logprob=empty,
-        ),
-    )
-    state = lax.while_loop(
-        lambda state: (state.step < length) & jnp.any(state.running), advance, state
-    )
-    drawn = jax.tree.map(lambda x: x.reshape(batch, samples, length), state.written)
-    return drawn.replace(prompt=prompt)
+    def _mixed(
+        self, logits: list[Float[Array, "rows vocab"]], step: Int[Array, ""]
+    ) -> Float[Array, "rows vocab"]:
+        """The mixture's logits, without EOS where it is too early for it."""
+        mixed = logits[0]
+        if len(logits) == 2:
+            # Unnormalised logits do: their normalisers only shift a row.
+            mixed = (1.0 - self.beta) * logits[0] + self.beta * logits[1]
+        if self.strategy.min_length:
+            is_eos = jnp.arange(mixed.shape[-1]) == self.model.special_ids.eos
+            too_early = is_eos & (step + 1 < self.strategy.min_length)
+            mixed = jnp.where(too_early[None], -jnp.inf, mixed)
+        return mixed

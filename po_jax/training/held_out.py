@@ -5,12 +5,14 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
+from po_jax.interruption import check
 from po_jax.judges import Judge, Pairs, ask
 from po_jax.logprobs import kl_k1
-from po_jax.metrics import merge
+from po_jax.metrics import Mean, agreement, merge
 from po_jax.models.base import Model
 from po_jax.partitioning import collect
 from po_jax.sampling import Sampler, Strategy
@@ -29,6 +31,11 @@ class Evaluation(Protocol):
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Numbers by name, and a text to log (Markdown), which may be empty."""
+
+
+def _check_batches(max_batches: int | None) -> None:
+    if max_batches is not None and max_batches < 1:
+        raise ValueError(f"expected max_batches of 1 or more, got {max_batches}")
 
 
 class PolicyEvaluation:
@@ -59,6 +66,7 @@ class PolicyEvaluation:
         max_batches: int = 4,
         shown: int = 4,
     ):
+        _check_batches(max_batches)
         self._run = run
         self._prompts = list(islice(prompts.one_pass(), max_batches))
         self._sampler = Sampler(run.language_model, strategy, run.partitioner, prompts.batch_size)
@@ -70,6 +78,7 @@ class PolicyEvaluation:
         """Samples, judges and counts."""
         facts, texts = [], []
         for index, batch in enumerate(self._prompts):
+            check()
             rollout = self._draw(self._sampler, index, batch, state, "evaluation")
             facts.append(self._facts(index, batch, state, rollout))
             if len(texts) < self._shown:
@@ -140,6 +149,7 @@ class SupervisedEvaluation:
     def __init__(
         self, run: Run, *, model: Model, examples: BatchStream, max_batches: int | None = None
     ):
+        _check_batches(max_batches)
         self._run = run
         self._examples = examples
         self._max_batches = max_batches
@@ -149,6 +159,8 @@ class SupervisedEvaluation:
         """Means over the examples."""
         total: Any = None
         for batch in islice(self._examples.one_pass(), self._max_batches):
+            jax.block_until_ready(total)  # A signal waits for one batch, not for all in the queue.
+            check()
             arrays = dict(batch.arrays)
             weights = arrays["decoder_loss_weights"]
             arrays["decoder_loss_weights"] = weights * batch.valid[:, None].astype(weights.dtype)
@@ -171,22 +183,23 @@ class JudgeEvaluation:
     def __init__(
         self, run: Run, *, model: Model, comparisons: BatchStream, max_batches: int | None = None
     ):
+        _check_batches(max_batches)
         self._run = run
         self._comparisons = comparisons
         self._max_batches = max_batches
-        self._predict = jax.jit(model.predict_batch)
+        self._score = jax.jit(model.score_batch)
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
-        """Accuracy, in both orders where the judge reads pairs; absent where all labels tie."""
-        agreed = []
+        """Agreement, in both orders where the judge reads pairs; absent where all labels tie."""
+        total = Mean(0.0, 0.0)
         for batch in islice(self._comparisons.one_pass(), self._max_batches):
+            check()
             with self._run.partitioner.activate():
-                better = self._predict(state.params, self._run.partitioner.distribute(batch.arrays))
-            preference = batch.arrays["preference"]
-            counted = batch.valid & (preference != 0.5)
-            agreed.append(((collect(better) == 0) == (preference > 0.5))[counted])
-        agreed = np.concatenate(agreed)
-        found = {"comparisons": float(len(agreed))}
-        if len(agreed):
-            found["accuracy"] = float(agreed.mean())
-        return found, ""
+                score = self._score(state.params, self._run.partitioner.distribute(batch.arrays))
+            # Rows that fill up the batch tie.
+            preference = np.where(batch.valid, batch.arrays["preference"], 0.5)
+            total = total.merge(agreement(jnp.asarray(collect(score)), jnp.asarray(preference)))
+        values = {"comparisons": float(total.count)}
+        if total.count:
+            values["accuracy"] = float(total.compute())
+        return values, ""

@@ -5,29 +5,31 @@ its loss, and the feed that says where batches come from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import contextlib
 import dataclasses
-import functools
 import time
+from typing import Any
 
 from etils import epath
 import jax
 import optax
 
-from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.checkpoints import paths
+from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
 from po_jax.data.corpus import BatchStream
+from po_jax.interruption import Interrupted, Interruption, check
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.reporting.clock import StageClock
 from po_jax.reporting.progress import Progress
-from po_jax.reporting.reporter import Reporter
+from po_jax.reporting.reporter import NonFiniteLoss, Reporter
 from po_jax.reporting.writers import JsonLines, Maker, writers_of
 from po_jax.training.held_out import Evaluation
-from po_jax.training.interruption import Interruption
+from po_jax.training.made_from import Origin, describe
 from po_jax.training.run import Feed, Run
-from po_jax.training.start import Start
+from po_jax.training.start import Start, cast
 from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
+from po_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,26 @@ class Updates:
       max_gradient_norm: a gradient of a larger global norm is scaled down to it; None for no limit.
       average_decay: share of the parameters' moving average that stays at each step; None keeps
         no average.
+
+    Raises:
+      ValueError: on a value out of its range.
     """
 
     micro_batches: int = 1
     max_gradient_norm: float | None = None
     average_decay: float | None = None
+
+    def __post_init__(self):
+        if self.micro_batches < 1:
+            raise ValueError(f"Updates.micro_batches: expected 1 or more, got {self.micro_batches}")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0.0:
+            raise ValueError(
+                f"Updates.max_gradient_norm: expected more than 0, got {self.max_gradient_norm}"
+            )
+        if self.average_decay is not None and not 0.0 <= self.average_decay < 1.0:
+            raise ValueError(
+                f"Updates.average_decay: expected a share in [0, 1), got {self.average_decay}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,9 +86,10 @@ class Trainer:
       eval_period: steps between evaluations.
       save_period: steps between checkpoints; the last step is always saved.
       started: called after the first step of this process.
+      bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
-      ValueError: if the mesh cannot divide the batch.
+      ValueError: on steps or a period less than 1, or if the mesh cannot divide the batch.
     """
 
     model: Model
@@ -92,9 +110,27 @@ class Trainer:
     eval_period: int = 100
     save_period: int = 1000
     started: Callable[[], None] = lambda: None
+    bound: Callable[[Callable], Mapping[str, Any]] = lambda function: {}
 
     def __post_init__(self):
+        for name in ("total_steps", "log_period", "eval_period", "save_period"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
+        object.__setattr__(self, "model_dir", str(paths.absolute(self.model_dir)))
         self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
+
+    def made_from(self, feed: Feed) -> dict[str, Any]:
+        """What changes what this run learns, but for where it starts."""
+        parts = {
+            "seed": self.random_seed,
+            "data": self.data,
+            "model": self.model,
+            "feed": feed,
+            "optimizer": self.optimizer,
+            "updates": self.updates,
+            "reference_dtype": self.reference_dtype,
+        }
+        return describe(parts, self.bound)
 
     def train(self) -> TrainState:
         """Trains to `total_steps`, from the newest checkpoint in `model_dir` if there is one.
@@ -104,38 +140,51 @@ class Trainer:
         Raises:
           NonFiniteLoss: if a loss or gradient is not finite; the last good checkpoint stays.
           CheckpointError: if a checkpoint cannot be saved, for example on a full disk.
-          ValueError: if a checkpoint does not fit the model.
+          ValueError: if a checkpoint does not fit the model, or if what is in `model_dir` was made
+            from something else.
         """
-        with contextlib.closing(_Training(self)) as training:
+        with _Training(self) as training:
             training.go_on()
             return training.state
 
 
 class _Training:
-    """A run under way: the state, and whatever serves it."""
+    """A run under way: the state, and whatever serves it. As a context it waits for the writing."""
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
         self._key = jax.random.key(trainer.random_seed)
+        self._manager = trainer.checkpoints(trainer.model_dir)
+        begun = bool(self._manager.steps)
+        origin = Origin(trainer.model_dir, trainer.initial_checkpoint_path, begun)
         start = Start(
             trainer.model,
             trainer.optimizer,
             trainer.partitioner,
             self._key,
             average=trainer.updates.average_decay is not None,
-            checkpoint_path=trainer.initial_checkpoint_path,
+            checkpoint_path=origin.checkpoint_path,
         )
-        self._manager = trainer.checkpoints(trainer.model_dir)
-        self.state = start.state(self._manager)
-        self._step = self._first = int(self.state.step)
+
+        def load_start() -> Params:
+            return start.parameters(trainer.reference_dtype)
+
         run = Run(
             language_model=trainer.model.language_model,
-            load_reference=functools.partial(start.parameters, trainer.reference_dtype),
+            load_reference=lambda: origin.known(load_start()),
             partitioner=trainer.partitioner,
             key=self._key,
             directory=epath.Path(trainer.model_dir),
         )
         self._feed = trainer.feed(run, trainer.data)
+        origin.hold(trainer.made_from(self._feed), load_start)
+        self.state = start.state(
+            self._manager, lambda params: origin.begin(cast(params, trainer.reference_dtype))
+        )
+        self._step = self._first = int(self.state.step)
+        progress = self._manager.progress(self._first) if self._first else {}
+        # Whether the evaluation that is due at this step has been done and recorded.
+        self._evaluated = progress.get("evaluated", True)
         self._evaluations = {name: make(run) for name, make in (trainer.evaluations or {}).items()}
         self._train_step = make_train_step(
             trainer.model,
@@ -145,36 +194,61 @@ class _Training:
             **dataclasses.asdict(trainer.updates),
         )
         self._clock = StageClock()
-        progress = Progress("training", trainer.total_steps)
-        writers = writers_of(trainer.model_dir, trainer.writers, self._first)
-        self._reporter = Reporter(writers, progress, self._clock, trainer.log_period)
+        # An evaluation that was cut short may have been made since, and recorded.
+        kept = self._first if self._evaluated else self._first - 1
+        writers = writers_of(trainer.model_dir, trainer.writers, kept)
+        shown = Progress("training", trainer.total_steps)
+        self._reporter = Reporter(writers, shown, self._clock, trainer.log_period)
+        self._reporter.resume(self._first, progress, rewrite=not self._evaluated)
+
+    def __enter__(self) -> "_Training":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        try:
+            self._manager.close()
+        except CheckpointError as second:
+            if error is None:
+                raise
+            self._reporter.note(str(second))
 
     def go_on(self) -> None:
-        """Steps until the end, or until somebody asks to stop."""
+        """Steps until the end, or until somebody asks to stop; saves, whatever ends it.
+
+        Where an evaluation, the feed or a writer raises, the state is good: it is saved, and what
+        is raised is their error, even if saving fails too.
+        """
         trainer, reporter = self._trainer, self._reporter
-        if self._first:
+        if self._first >= trainer.total_steps:
+            reporter.note(f"already at step {self._first} of {trainer.total_steps}")
+        elif self._first:
             reporter.note(f"resuming from step {self._first} of {trainer.model_dir}")
-        with Interruption() as interruption, reporter:
-            while self._step < trainer.total_steps and interruption.signal is None:
-                self._take_step()
-                last = self._step == trainer.total_steps
-                results = {}
-                if self._evaluations and (last or self._step % trainer.eval_period == 0):
-                    results = self._evaluate()
-                if last or self._step % trainer.save_period == 0:
-                    self._save(results)
-            if interruption.signal is not None:
+        try:
+            with Interruption(), reporter:
+                self._take_steps()
+        except Interrupted as signal:
+            self._save({})
+            reporter.note(f"{signal}: saved step {self._step}; the same command resumes")
+        except (NonFiniteLoss, CheckpointError):
+            raise  # there is nothing good to save, or no place for it
+        except Exception:
+            try:
                 self._save({})
-                reporter.note(
-                    f"{interruption.signal}: saved step {self._step}; the same command resumes"
-                )
+                self._manager.wait()
+            except Exception as second:  # the first error is the one to mend
+                reporter.note(f"step {self._step} could not be saved: {second}".splitlines()[0])
+            raise
+
+    def _take_steps(self) -> None:
+        if not self._evaluated:
+            self._end_step()
+        while self._step < self._trainer.total_steps:
+            check()
+            self._take_step()
+            self._end_step()
 
     def _take_step(self) -> None:
-        try:
-            batch, facts = self._feed.batch(self._step, self.state, self._clock)
-        except Exception:
-            self._save({})  # the data or the judge failed: the state is good
-            raise
+        batch, facts = self._feed.batch(self._step, self.state, self._clock)
         began = time.monotonic()
         self.state, metrics = self._train_step(self.state, batch, self._key)
         self._clock.queued("updating", began, metrics)
@@ -184,12 +258,30 @@ class _Training:
             self._reporter.skip_times()
             self._trainer.started()
 
+    def _end_step(self) -> None:
+        """Evaluates and saves, where that is due."""
+        trainer = self._trainer
+        last = self._step >= trainer.total_steps
+        results = {}
+        if self._evaluations and (last or self._step % trainer.eval_period == 0):
+            self._evaluated = False
+            results = self._evaluate()
+        self._evaluated = True
+        if last:
+            self._reporter.flush()
+        if last or self._step % trainer.save_period == 0:
+            self._save(results)
+
     def _evaluate(self) -> dict[str, float]:
+        """All evaluations, then their records: all or none."""
         self._reporter.settle()
         began = time.monotonic()
         results = {}
+        found = {}
         for name, evaluation in self._evaluations.items():
-            values, text = evaluation(self.state)
+            check()
+            found[name] = evaluation(self.state)
+        for name, (values, text) in found.items():
             self._reporter.evaluation(self._step, name, values, text)
             results |= {f"{name}/{key}": value for key, value in values.items()}
         self._clock.queued("evaluating", began, ())
@@ -199,8 +291,6 @@ class _Training:
         self._reporter.settle()
         if self._step not in self._manager.steps:
             self._feed.save()
-            self._manager.save(self._step, self.state, results)
-
-    def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.close()
+            progress = {"evaluated": self._evaluated, **self._reporter.progress()}
+            about = self._trainer.model.about()
+            self._manager.save(self._step, self.state, results, about, progress)

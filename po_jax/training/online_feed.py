@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
+from po_jax.interruption import check
 from po_jax.judges import Judge, Judgement, Pairs, ask
 from po_jax.language_model import LanguageModel
 from po_jax.logprobs import kl_k1, sequence_logprob
@@ -90,6 +91,17 @@ class OnlineFeed:
         self._penalty = missing_eos_penalty
         self._pieces = pieces
 
+    def made_from(self) -> dict[str, Any]:
+        """What tells this feed from others, for the run's record."""
+        return {
+            "judge": self._annotator,
+            "max_length": self._sampler.strategy.max_length,
+            "betas": self._betas,
+            "against_average": self._against_average,
+            "missing_eos_penalty": self._penalty,
+            "pieces": self._pieces,
+        }
+
     def batch(
         self, step: int, state: TrainState, clock: StageClock
     ) -> tuple[PreferenceBatch, Metrics]:
@@ -99,6 +111,7 @@ class OnlineFeed:
         began = time.monotonic()
         rollouts = self._draw(step, state, host, betas)
         clock.queued("sampling", began, rollouts)
+        check()  # The first time, sampling was compiled; the judge may be slow, or cost money.
         began = time.monotonic()
         judgement = self._judge(host, rollouts)
         on_host = isinstance(judgement.preference, np.ndarray)

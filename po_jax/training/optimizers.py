@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from po_jax.training.schedules import Schedule
+from po_jax.training.schedules import Schedule, check_rate
 from po_jax.types import Leaf
 
 # How an axis of a stacked or multi-headed weight takes part in Adafactor's factored statistics:
@@ -120,8 +120,9 @@ class Adafactor(_Methods):
       epsilon1: added to squared gradients.
       epsilon2: least parameter scale.
 
-    Raises (from `init` and `update`):
-      ValueError: if a parameter of rank 3 or more has no axis names, or unknown ones.
+    Raises:
+      ValueError: if the rate is negative; and, from `init` and `update`, if a parameter of rank 3
+        or more has no axis names, or unknown ones.
     """
 
     learning_rate: float | Schedule
@@ -136,6 +137,9 @@ class Adafactor(_Methods):
     min_dim_size_to_factor: int = 128
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
+
+    def __post_init__(self):
+        check_rate("Adafactor.learning_rate", self.learning_rate)
 
     def _init(self, params):
         slots = jax.tree.map(
@@ -236,7 +240,11 @@ def adamw(
       b1, b2: decays of the first and second moments.
       eps: added to the root of the second moment.
       weight_decay: times the learning rate, the share of a weight taken off at each step.
+
+    Raises:
+      ValueError: if the rate is negative.
     """
+    check_rate("adamw.learning_rate", learning_rate)
 
     def decays(params):
         if axes is None:

@@ -13,6 +13,16 @@ def at_step(value: float | int | Schedule, step: int) -> float:
     return float(value(jnp.int32(step)) if callable(value) else value)
 
 
+def check_rate(where: str, rate: float | int | Schedule) -> None:
+    """Refuses a constant rate that is negative or not finite.
+
+    Raises:
+      ValueError: says where.
+    """
+    if not callable(rate) and not 0.0 <= rate < float("inf"):
+        raise ValueError(f"{where}: expected a finite rate, 0 or more, got {rate}")
+
+
 @dataclasses.dataclass(frozen=True)
 class LearningRate:
     """The product of the named factors, never less than `min_learning_rate`.
@@ -28,7 +38,7 @@ class LearningRate:
     cosine_decay: (1 + cos(pi c)) / 2, c the fraction of max(0, s - w) / steps_per_cycle
 
     Raises:
-      ValueError: if `factors` names anything else.
+      ValueError: if `factors` names anything else, or a value is out of its range.
     """
 
     factors: str = "constant * linear_warmup * rsqrt_decay"
@@ -46,6 +56,16 @@ class LearningRate:
                 raise ValueError(
                     f"LearningRate: expected factors of {sorted(_FACTORS)}, got {name!r}"
                 )
+        check_rate("LearningRate.base_learning_rate", self.base_learning_rate)
+        check_rate("LearningRate.min_learning_rate", self.min_learning_rate)
+        warms_up = not _WARMING.isdisjoint(self._names())
+        for name, least in (
+            ("warmup_steps", int(warms_up)),
+            ("steps_per_decay", 1),
+            ("steps_per_cycle", 1),
+        ):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"LearningRate.{name}: expected {least} or more, got {value}")
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The rate at a step."""
@@ -69,6 +89,7 @@ def _cosine_decay(rate: LearningRate, s: Array) -> Array:
     return 0.5 + 0.5 * jnp.cos(jnp.pi * (cycles % 1))
 
 
+_WARMING = {"linear_warmup", "linear_decay", "rsqrt_decay", "rsqrt_normalized_decay"}
 _FACTORS = {
     "constant": lambda rate, s: rate.base_learning_rate,
     "linear_warmup": lambda rate, s: jnp.minimum(1.0, s / rate.warmup_steps),

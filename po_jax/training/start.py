@@ -1,12 +1,15 @@
 """How a run begins: fresh, from someone's checkpoint, or where it was interrupted."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 import optax
 
-from po_jax.checkpoints.load import load
+from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.memory import require_memory
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.training.randomness import purpose_key
@@ -43,7 +46,10 @@ class Start:
             return model.get_initial_variables(key)["params"]
 
         self._key = purpose_key(key, 0, "parameters")
-        self._path = checkpoint_path
+        self._about = model.about()
+        self._opened = None if checkpoint_path is None else open_checkpoint(checkpoint_path)
+        if self._opened is not None:
+            self._opened.about.require_start(f"{self._opened.path}", self._about)
         shapes = jax.eval_shape(lambda key: create(init(key)), self._key)
         self.shardings = state_shardings(shapes, model.parameter_axes(), partitioner)
         self._like = jax.tree.map(
@@ -51,6 +57,7 @@ class Start:
             shapes,
             self.shardings,
         )
+        require_memory(self._like, "parameters and optimiser")
         self._init = jax.jit(init, out_shardings=self.shardings.params)
         self._create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
 
@@ -63,17 +70,29 @@ class Start:
         Raises:
           ValueError: if the checkpoint is damaged, or of another model.
         """
-        if self._path is None:
-            params = self._init(self._key)
-            return params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)
+        if self._opened is None:
+            return cast(self._init(self._key), dtype)
         wanted = jnp.float32 if dtype is None else jnp.dtype(dtype)
-        return load(self._path, jax.tree.map(lambda x: x.update(dtype=wanted), self._like.params))
+        return load(self._opened, jax.tree.map(lambda x: x.update(dtype=wanted), self._like.params))
 
-    def state(self, manager: CheckpointManager) -> TrainState:
+    def state(self, manager: CheckpointManager, begin: Callable[[Params], None]) -> TrainState:
         """The newest state that the manager has, or the state at step 0.
+
+        Args:
+          manager: of the run's checkpoints.
+          begin: told the parameters of a state at step 0.
 
         Raises:
           ValueError: if the checkpoint to restore or to start from is of another model.
         """
-        restored = manager.restore(self._like)
-        return self._create(self.parameters()) if restored is None else restored[1]
+        restored = manager.restore(self._like, self._about)
+        if restored is not None:
+            return restored[1]
+        params = self.parameters()
+        begin(params)
+        return self._create(params)
+
+
+def cast(params: Params, dtype: str | None) -> Params:
+    """Parameters in another dtype, or as they are."""
+    return params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)

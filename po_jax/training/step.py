@@ -96,11 +96,7 @@ def make_train_step(
     """
 
     def train_step(state, batch, root_key):
-        if (state.average is None) != (average_decay is None):
-            raise ValueError(
-                "train_step: expected a moving average in the state if and only if average_decay "
-                f"is given, got average_decay={average_decay}"
-            )
+        _check_average(state, average_decay)
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
         with partitioner.activate():
@@ -127,3 +123,11 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
     )
+
+
+def _check_average(state: TrainState, average_decay: float | None) -> None:
+    if (state.average is None) != (average_decay is None):
+        raise ValueError(
+            "train_step: expected a moving average in the state if and only if average_decay "
+            f"is given, got average_decay={average_decay}"
+        )

@@ -43,9 +43,9 @@ from po_jax.sampling import Strategy, sample
 from po_jax.t5.config import REMAT_POLICIES, T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.training.optimizers import adamw
-from po_jax.training.state import initial_state, state_shardings
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
+from tests.training.fresh import fresh_state
 
 SIZES = {
     "mini": {"emb_dim": 256, "num_heads": 4, "mlp_dim": 1024, "layers": 4},
@@ -81,8 +81,7 @@ class Ours:
         axes = policy.parameter_axes()
         optimizer = adamw(1e-5)
         self.reference = jax.jit(self.model.init)(jax.random.key(1))
-        self.state = initial_state(self.model.init, axes, optimizer, partitioner, jax.random.key(0))
-        shardings = state_shardings(self.state, axes, partitioner)
+        self.state, shardings = fresh_state(self.model.init, axes, optimizer, partitioner)
         self.update = make_train_step(policy, optimizer, partitioner, shardings)
         self.score = jax.jit(self.model.score)
         self.key = jax.random.key(2)
@@ -269,9 +268,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(f"jax {jax.__version__}, torch {torch.__version__}, transformers "
-          f"{transformers.__version__}, {jax.devices()[0].device_kind}, "
-          f"{torch.get_num_threads()} threads, {args.dtype}")  # fmt: skip
+    print(
+        f"jax {jax.__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {jax.devices()[0].device_kind}, "
+        f"{torch.get_num_threads()} threads, {args.dtype}"
+    )
     flop_ceiling, bandwidth = ceilings(args.dtype)
     print(f"ceilings: {flop_ceiling:.0f} GFLOP/s {args.dtype}, {bandwidth:.1f} GB/s read")
     print(f"prompts of {args.prompt} tokens, completions of {args.completion}")

@@ -12,7 +12,7 @@ from po_jax.checkpoints.load import load_parameters
 from po_jax.data import json_lines
 from po_jax.evaluation.labelling import Labelling
 from po_jax.evaluation.prompts import gather
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, CallFailed, Calls, JudgeError
 from po_jax.vocabulary import to_text
 from tasks import records
 from tests.evaluation import tiny
@@ -42,7 +42,7 @@ def labelling(checkpoint, judge, **options) -> Labelling:
         sampler=tiny.sampler(),
         checkpoint=checkpoint,
         prompts=tiny.prompts(),
-        judge=CallableJudge(judge, WORDS, antisymmetric=True, threads=1),
+        judge=CallableJudge(judge, WORDS, antisymmetric=True, calls=Calls(threads=1)),
         vocabulary=WORDS,
         **options,
     )
@@ -91,6 +91,29 @@ def test_records_say_which_completion_ended(checkpoint):
             assert record[f"{side}_ended"] in ended[record["prompt"], record[side]]
     said = [record[f"{side}_ended"] for record in found for side in ("chosen", "rejected")]
     assert True in said and False in said
+
+
+def test_a_labelling_that_starts_again_asks_nothing_twice(checkpoint, tmp_path):
+    asked = []
+
+    def judge(*texts):
+        if len(asked) == 3:
+            asked.append("the service is down")
+            raise CallFailed("HTTP 401", again=False)
+        asked.append(texts)
+        return Shorter()(*texts)
+
+    def rows(cache):
+        settings = Calls(threads=1, cache=cache)
+        made = labelling(checkpoint, judge)
+        own = CallableJudge(judge, WORDS, antisymmetric=True, calls=settings)
+        return list(dataclasses.replace(made, judge=own).records())
+
+    with pytest.raises(JudgeError, match="the judge judge: HTTP 401"):
+        rows(tmp_path / "answers")
+    again = rows(tmp_path / "answers")
+    assert len(asked) == 1 + tiny.PROMPTS  # five prompts, not the eight rows of two batches
+    assert again == list(labelling(checkpoint, Shorter()).records())
 
 
 def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):

@@ -47,6 +47,11 @@ def test_answers_count_where_every_prompt_has_one():
     }
 
 
+def test_no_prompt_is_said():
+    with pytest.raises(ValueError, match="expected data of one or more rows, got none"):
+        stream(0)
+
+
 def test_none_is_no_number_of_prompts():
     with pytest.raises(ValueError, match="at least 1 prompt, got a limit of 0"):
         gather(stream(2), 0)

@@ -1,9 +1,11 @@
 """The report as JSON, as a page and as figures, from three policies with known outcomes."""
 
 from html.parser import HTMLParser
+from itertools import combinations
 import json
 
 from matplotlib.image import imread
+from matplotlib.text import Text
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from po_jax.evaluation.page import html_page
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.report import Findings, build_report, write_json
 from po_jax.evaluation.samples import Samples, sequence_kl
+from po_jax.judges import CallRecord
 from po_jax.judges.rouge import rouge
 
 PROMPTS = 10
@@ -172,13 +175,87 @@ def test_the_page_says_how_the_judge_was_asked():
     """A judge that has no order by construction has no bias, and none is made up for it."""
     once = {pair: preference[:, :1] for pair, preference in matches().items()}
     for played, bias, said in (
-        (matches(), 0.0, "asked in both orders, and favours the completion it reads first by +0.0"),
+        (matches(), 0.0, "It was asked in both orders, and favours neither place."),
+        (leaning(0.25), 0.25, "favours the completion it reads first by +25.0 points; averaging"),
+        (leaning(-1e-4), -1e-4, "asked in both orders, and favours neither place."),
         (once, None, "The place of an answer does not matter to it."),
     ):
         report = build_report(findings(matches=played))
-        assert report["judge"]["position_bias"] == bias
-        assert report["win_rate"]["ipo_md"]["sft"]["mean"] == pytest.approx(0.8)
+        assert report["judge"]["position_bias"] == pytest.approx(bias)
         assert said in " ".join(html_page(report, {}, "plain").split())
+
+
+def leaning(bias):
+    """Ties, but for what the place does."""
+    return {pair: np.full((PROMPTS, 2), (0.5 + bias, 0.5 - bias)) for pair in matches()}
+
+
+def test_the_headline_says_of_how_many_it_is_the_best(report):
+    page = html_page(report, {}, "plain")
+    assert "<b>ipo_md</b>, the best of 2, is not clearly better than <b>sft</b>" in page
+    assert "chosen by these very prompts" in page
+    names = ("sft", "ipo_md")
+    two = {name: samples()[name] for name in names}
+    page = html_page(build_report(findings(samples=two, matches={names: matches()[names]})), {}, "")
+    assert (
+        "<b>ipo_md</b> is not clearly better than <b>sft</b>" in page and "very prompts" not in page
+    )
+
+
+def test_no_figure_is_a_negative_nothing(report):
+    for name in report["policies"]:
+        report["kl"][name]["mean"] = -1e-9
+        report["metrics"][name]["accuracy"] = -0.0
+    page = html_page(report, {}, "plain")
+    assert "KL of 0.00 nats" in page and "0.00 <small>" in page
+    assert ">-0" not in page and " -0" not in page.split("</style>")[1]
+
+
+def test_what_became_of_the_calls_is_told(report):
+    assert "calls" not in report["judge"]
+    record = CallRecord(questions=40, unanswered={"timed <out>": 1}, calls=40, seconds=8.0)
+    called = build_report(findings(calls=record))
+    assert called["judge"]["calls"]["unanswered"] == {"timed <out>": 1}
+    page = Page()
+    page.feed(html_page(called, {}, "plain"))
+    assert f"Calls: {record}." in page.text and "39 (97.5%) answered" in page.text
+
+
+@pytest.mark.parametrize("name", ["cost $^$", r"$\frac$", "$x$", "100$", "_hidden", r"\$5 and $6"])
+def test_a_name_is_no_formula(name):
+    new = {"sft": "$\\bad{$", "ipo_md": name, "online_ipo": "plain"}
+    drawn = {new[old]: sample for old, sample in samples().items()}
+    report = build_report(
+        findings(
+            samples=drawn,
+            matches={(new[a], new[b]): played for (a, b), played in matches().items()},
+            reference=new["sft"],
+            kl={key: sequence_kl(sample) for key, sample in drawn.items()},
+        )
+    )
+    for figure in plots.figures(report).values():
+        assert plots.svg(figure)
+        shown = [text.get_text().replace(r"\$", "$") for text in figure.findobj(Text)]
+        assert any(name in text for text in shown)
+
+
+def test_twelve_policies_are_told_apart():
+    names = ["sft", *(f"policy {number}" for number in range(12))]
+    rate = np.full((PROMPTS, 2), 0.5)
+    drawn = {name: policy("an answer", 0.1 * i) for i, name in enumerate(names)}
+    report = build_report(
+        findings(
+            samples=drawn,
+            matches=dict.fromkeys(combinations(names, 2), rate),
+            kl={name: sequence_kl(sample) for name, sample in drawn.items()},
+        )
+    )
+    figure = plots.win_rate_against_kl(report)
+    (legend,) = figure.legends  # outside the axes, where it covers no point
+    assert [text.get_text() for text in legend.get_texts()] == names
+    looks = {(line.get_color(), line.get_marker()) for line in legend.legend_handles}
+    assert len(looks) == 13
+    assert '<div class="figures many">' in html_page(report, {}, "many")
 
 
 def test_figures_are_written_as_png(report, tmp_path):

@@ -15,10 +15,15 @@ from tests.vocabularies import Numbers
 
 MODEL = T5LM(
     T5Config(
-        vocab_size=11, emb_dim=8, num_heads=2, head_dim=3, mlp_dim=7,
-        num_encoder_layers=1, num_decoder_layers=1,
+        vocab_size=11,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=3,
+        mlp_dim=7,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
     )
-)  # fmt: skip
+)
 PROMPT = np.array([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1], [2, 3, 4, 5], [3, 1, 0, 0]])
 
 

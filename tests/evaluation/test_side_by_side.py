@@ -1,10 +1,13 @@
 """Three tiny policies from disk, the third a copy of the first, on five prompts."""
 
+import threading
+
 import numpy as np
 import pytest
 
+from po_jax.evaluation.page import html_page
 from po_jax.evaluation.side_by_side import SideBySide
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, CallFailed, Calls
 from tests.evaluation import tiny
 from tests.vocabularies import Numbers
 
@@ -45,7 +48,8 @@ def test_every_figure_is_of_the_completions_that_are_shown(policies):
 
     report = side_by_side(policies, CallableJudge(judge, WORDS, antisymmetric=True)).report()
     assert report["policies"] == ["mu", "pi", "copy"] and report["prompts"] == tiny.PROMPTS
-    assert report["judge"] == {"name": "judge", "position_bias": None}
+    assert report["judge"]["name"] == "judge" and report["judge"]["position_bias"] is None
+    assert report["judge"]["calls"]["questions"] == len(asked) == 3 * tiny.PROMPTS
     assert report["config"]["policies"] == policies
     examples = report["examples"]
     assert [example["prompt"] for example in examples] == [f"whole prompt {i}" for i in range(5)]
@@ -75,6 +79,31 @@ def test_a_judge_that_favours_the_first_is_reported_and_evened_out(policies):
     report = side_by_side(policies).report()
     assert report["judge"]["position_bias"] == pytest.approx(0.25)
     assert report["win_rate"]["pi"]["mu"]["mean"] == pytest.approx(0.5)
+
+
+def test_a_slow_a_lying_and_a_dying_judge_are_told_apart_in_the_report(policies):
+    hang = threading.Event()
+
+    def judge(prompt, first, second):
+        number = int(prompt.split()[-1])
+        if number == 1:
+            hang.wait()
+        if number == 3:
+            raise CallFailed("HTTP 503")
+        return [1.0, None, float("nan"), None, 1.0][number]
+
+    calls = Calls(timeout=0.2, retries=1, pause=0.01, may_fail=18)
+    report = side_by_side(policies, CallableJudge(judge, WORDS, calls=calls)).report()
+    hang.set()
+    found = report["judge"]["calls"]
+    # Three pairs of policies, five prompts, both orders.
+    assert found["questions"] == 30
+    assert found["unanswered"] == {"timed out": 6, "out of range": 6, "HTTP 503": 6}
+    assert found["repeated"] == {"timed out": 6, "HTTP 503": 6}
+    page = html_page(report, {}, "judges")
+    assert "30 questions: 12 (40.0%) answered, 18 (60.0%) without an answer and counted" in page
+    # The place decides where it answers at all, and the orders are averaged: every prompt ties.
+    assert report["win_rate"]["pi"]["mu"]["ties"] == 1.0
 
 
 def test_the_kl_is_the_policys_own_where_sampling_is_changed(policies):

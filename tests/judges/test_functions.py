@@ -1,12 +1,16 @@
 """Python callables as judges: answers, which calls are made, threads, and what may go wrong."""
 
+from decimal import Decimal
+from fractions import Fraction
+import sys
 import threading
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.judges import CallableJudge, CallableReward, JudgeError, Pairs, ask
+from po_jax.judges import CallableJudge, CallableReward, Calls, JudgeError, Pairs, ask
 from po_jax.partitioning import make_partitioner
 from tests.vocabularies import Numbers
 
@@ -33,7 +37,7 @@ class Recorder:
 
 def test_the_judge_reads_text_without_eos_and_padding():
     judge = Recorder(0.25)
-    judgement = CallableJudge(judge, WORDS, threads=1).begin(PAIRS)()
+    judgement = CallableJudge(judge, WORDS, calls=Calls(threads=1)).begin(PAIRS)()
     assert judge.asked == TEXTS
     np.testing.assert_array_equal(judgement.preference, np.float32([0.25, 0.25, 0.25]))
     assert judgement.reward is None and judgement.by_order is None
@@ -45,7 +49,7 @@ def test_tokens_on_the_devices_are_read_as_those_of_the_host():
         (PROMPT[rows], COMPLETION[rows], COMPLETION[rows] > 0)
     )
     judge = Recorder(0.5)
-    ask(CallableJudge(judge, WORDS, threads=1), Pairs(prompt, completion, mask))()
+    ask(CallableJudge(judge, WORDS, calls=Calls(threads=1)), Pairs(prompt, completion, mask))()
     swapped = [(prompt, second, first) for prompt, first, second in TEXTS]
     assert judge.asked == [*TEXTS, TEXTS[0], *swapped, swapped[0]]
 
@@ -62,7 +66,7 @@ def test_both_orders_remove_the_favour_to_a_position():
 
 def test_who_always_favours_the_first_says_nothing():
     judge = Recorder(0.8)
-    judgement = ask(CallableJudge(judge, WORDS, threads=1), PAIRS)()
+    judgement = ask(CallableJudge(judge, WORDS, calls=Calls(threads=1)), PAIRS)()
     np.testing.assert_allclose(judgement.preference, [0.5] * 3, rtol=1e-6)
     np.testing.assert_allclose(judgement.by_order, [[0.8, 0.2]] * 3, rtol=1e-6)
     assert judge.asked == TEXTS + [(prompt, second, first) for prompt, first, second in TEXTS]
@@ -70,18 +74,20 @@ def test_who_always_favours_the_first_says_nothing():
 
 def test_who_has_no_order_is_asked_once():
     judge, reward = Recorder(0.8), Recorder(3.0)
-    judgement = ask(CallableJudge(judge, WORDS, antisymmetric=True, threads=1), PAIRS)()
+    judgement = ask(
+        CallableJudge(judge, WORDS, antisymmetric=True, calls=Calls(threads=1)), PAIRS
+    )()
     assert judge.asked == TEXTS
     np.testing.assert_array_equal(judgement.preference, np.float32([0.8] * 3))
     assert judgement.by_order is None
-    assert ask(CallableReward(reward, WORDS, threads=1), PAIRS)().by_order is None
+    assert ask(CallableReward(reward, WORDS, calls=Calls(threads=1)), PAIRS)().by_order is None
     assert reward.asked == [(prompt, y) for prompt, *pair in TEXTS for y in pair]
 
 
 def test_rows_that_only_fill_up_cause_no_call():
     pairs = Pairs(PROMPT, COMPLETION, COMPLETION > 0, valid=np.array([True, False, True]))
     judge, reward = Recorder(0.9), Recorder(3.0)
-    preference = CallableJudge(judge, WORDS, threads=1).begin(pairs)().preference
+    preference = CallableJudge(judge, WORDS, calls=Calls(threads=1)).begin(pairs)().preference
     assert judge.asked == [TEXTS[0], TEXTS[2]]
     np.testing.assert_array_equal(preference[[0, 2]], np.float32([0.9, 0.9]))
     assert preference.shape == (3,)
@@ -95,8 +101,8 @@ def test_the_judge_reads_the_whole_prompt_where_the_data_has_it():
     judge, reward = Recorder(0.5), Recorder(0.5)
     whole = ["5 6 and more", "7 and more", "8 9 10 and more"]
     pairs = Pairs(PROMPT, COMPLETION, COMPLETION > 0, texts={"inputs": whole})
-    CallableJudge(judge, WORDS, threads=1).begin(pairs)()
-    CallableReward(reward, WORDS, threads=1).begin(pairs)()
+    CallableJudge(judge, WORDS, calls=Calls(threads=1)).begin(pairs)()
+    CallableReward(reward, WORDS, calls=Calls(threads=1)).begin(pairs)()
     assert [prompt for prompt, *_ in judge.asked] == whole
     assert [prompt for prompt, _ in reward.asked[::2]] == whole
 
@@ -115,7 +121,7 @@ def test_slow_calls_wait_together_in_both_orders():
         return 1.0
 
     began = time.monotonic()
-    finish = ask(CallableJudge(judge, WORDS, threads=6), PAIRS)
+    finish = ask(CallableJudge(judge, WORDS, calls=Calls(threads=6)), PAIRS)
     assert finish().by_order.tolist() == [[1.0, 0.0]] * 3
     assert time.monotonic() - began < 10
 
@@ -124,31 +130,71 @@ def broken(prompt, first, second):
     raise KeyError("quota")
 
 
+ONCE = Calls(threads=1, retries=0)
+
+
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        (broken, r"judge broken raised KeyError\('quota'\) on '5 6', '11', '12 13'"),
+        (broken, r"the judge broken: raised KeyError\('quota'\) on '5 6', '11', '12 13'"),
+        (sys.exit, r"raised TypeError\('exit expected at most 1 argument, got 3'\) on '5 6'"),
+        (lambda *texts: sys.exit(3), r"raised SystemExit\(3\) on '5 6', '11', '12 13'"),
         (lambda *texts: 1.5, r"in \[0.0, 1.0\], got 1.5 on '5 6', '11', '12 13'"),
+        (lambda *texts: -1, r"in \[0.0, 1.0\], got -1.0 on '5 6'"),
         (lambda *texts: float("nan"), "got nan on '5 6', '11', '12 13'"),
+        (lambda *texts: np.float32("nan"), "got nan on '5 6'"),
+        (lambda *texts: 2**70, "got 1.18.*e.21 on '5 6'"),
+        (lambda *texts: 10**400, "got inf on '5 6'"),
+        (lambda *texts: -(10**5000), "got inf on '5 6'"),  # Python will not print its digits
         (lambda *texts: "first", "expected a number, got 'first' on '5 6', '11', '12 13'"),
+        (lambda *texts: "0.5", "expected a number, got '0.5' on '5 6'"),
+        (lambda *texts: b"1", "expected a number, got b'1' on '5 6'"),
         (lambda *texts: None, "expected a number, got None on '5 6', '11', '12 13'"),
+        (lambda *texts: 0.5j, "expected a number, got 0.5j on '5 6'"),
+        (lambda *texts: [0.5], r"expected a number, got \[0.5\] on '5 6'"),
+        (lambda *texts: np.array([0.5]), r"expected a number, got array\(\[0.5\]\) on '5 6'"),
+        (lambda *texts: {"p": 0.5}, "expected a number, got {'p': 0.5} on '5 6'"),
     ],
 )
 def test_a_wrong_answer_names_the_pair(judge, message):
     with pytest.raises(JudgeError, match=message):
-        CallableJudge(judge, WORDS).begin(PAIRS)()
+        CallableJudge(judge, WORDS, calls=ONCE).begin(PAIRS)()
 
 
-@pytest.mark.parametrize("answer", [float("inf"), 1e39, float("nan")])
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        (True, 1.0),
+        (0, 0.0),
+        (np.float16(0.25), 0.25),
+        (np.bool_(True), 1.0),
+        (np.array(0.25), 0.25),
+        (jnp.float32(0.25), 0.25),
+        (Fraction(1, 4), 0.25),
+        (Decimal("0.25"), 0.25),
+    ],
+)
+def test_whatever_is_a_number_is_an_answer(answer, number):
+    judge = CallableJudge(lambda *texts: answer, WORDS, calls=ONCE)
+    np.testing.assert_array_equal(judge.begin(PAIRS)().preference, np.float32([number] * 3))
+
+
+@pytest.mark.parametrize("answer", [float("inf"), 1e39, float("nan"), 10**40])
 def test_a_reward_must_be_finite_in_float32(answer):
-    with pytest.raises(JudgeError, match=f"got {answer} on '5 6', '11'".replace("+", r"\+")):
-        CallableReward(lambda *texts: answer, WORDS).begin(PAIRS)()
+    number = f"{float(answer)}".replace("+", r"\+")
+    with pytest.raises(JudgeError, match=f"got {number} on '5 6', '11'"):
+        CallableReward(lambda *texts: answer, WORDS, calls=ONCE).begin(PAIRS)()
 
 
-@pytest.mark.parametrize("kind", [CallableJudge, CallableReward])
-def test_threads_must_be_there(kind):
-    with pytest.raises(ValueError, match=f"{kind.__name__}: expected threads >= 1, got 0"):
-        kind(broken, WORDS, threads=0)
+def test_a_reward_that_stays_unknown_makes_a_tie():
+    def reward(prompt, answer):
+        return {"11": None, "12 13": 4.0, "17": "", "18": None}.get(answer, 1.0)
+
+    judge = CallableReward(reward, WORDS, calls=Calls(retries=0, may_fail=3))
+    judgement = judge.begin(PAIRS)()
+    np.testing.assert_array_equal(judgement.reward, [[4, 4], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(judgement.preference, np.float32([0.5] * 3))
+    assert judge.record().unanswered == {"no number": 3}
 
 
 def test_reports_call_a_judge_by_its_functions_name():

@@ -15,10 +15,15 @@ from po_jax.t5.language_model import T5LM
 
 MODEL = T5LM(
     T5Config(
-        vocab_size=30, emb_dim=8, num_heads=2, head_dim=5, mlp_dim=8,
-        num_encoder_layers=1, num_decoder_layers=1,
+        vocab_size=30,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=5,
+        mlp_dim=8,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
     )
-)  # fmt: skip
+)
 PREFERENCE = PreferenceModel(
     language_model=MODEL, template=Template(((20,), (21, 22), (23,)), verdicts=(24, 25))
 )

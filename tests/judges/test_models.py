@@ -25,7 +25,7 @@ LANGUAGE_MODEL = T5LM(
         num_encoder_layers=1,
         num_decoder_layers=1,
         dropout_rate=0.0,
-    )  # fmt: skip
+    )
 )
 PREFERENCE = PreferenceModel(
     language_model=LANGUAGE_MODEL, template=Template(((10,), (11,), (12,)), (13, 14))

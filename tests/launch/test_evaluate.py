@@ -62,11 +62,13 @@ def test_writes_the_report_in_all_its_forms(arguments, folder, capsys):
     assert "jsonl_prompts" in report["config"]["gin"]
     assert "<h1>Tiny policies</h1>" in (folder / "report" / "report.html").read_text()
     assert "ipo_md  preferred to sft: 0." in capsys.readouterr().out
+    assert evaluate.main(arguments) == 1
+    assert "report.json, got an earlier result: give --overwrite" in capsys.readouterr().err
 
 
 def test_kl_is_the_policys_own_where_sampling_is_changed(arguments, folder):
     greedy = [*arguments, "--gin.sampling.Strategy.temperature=0.0", "--gin.MAX_PROMPTS=8"]
-    assert evaluate.main(greedy) == 0
+    assert evaluate.main([*greedy, "--overwrite"]) == 0
     report = json.loads((folder / "report" / "report.json").read_text())
     assert report["prompts"] == 8
     drawn = [example["completions"] for example in report["examples"]]
@@ -80,7 +82,7 @@ def test_a_trained_preference_model_judges(arguments, folder):
         "--gin.JUDGE=@judges.trained_judge",
         f"--gin.JUDGE_CHECKPOINT_PATH={folder / 'ipo_md'}",
     ]
-    assert evaluate.main([*arguments, *judge]) == 0
+    assert evaluate.main([*arguments, *judge, "--overwrite"]) == 0
     report = json.loads((folder / "report" / "report.json").read_text())
     assert report["judge"]["name"] == "a trained preference model"
     assert report["judge"]["position_bias"] is None  # it reads both orders itself
@@ -90,6 +92,7 @@ def test_a_trained_preference_model_judges(arguments, folder):
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
+        ("--gin.OUTPUT_DIR=model.gin/report", "got the file"),
         ("--gin.REFERENCE='mu'", "the reference 'mu' among them, got ['sft', 'ipo_md', 'copy']"),
         ("--gin.POLICIES={'sft': 'nowhere', 'b': 'nowhere'}", "no such path"),
         ("--gin.SPLIT='dev'", "expected a split of jsonl_prompts in"),
@@ -98,8 +101,9 @@ def test_a_trained_preference_model_judges(arguments, folder):
         ("--gin.MAX_PROMPT=3", "Nearest: MAX_PROMPTS"),
     ],
 )
-def test_mistakes_are_named(arguments, binding, message, capsys):
-    assert evaluate.main([*arguments, binding]) == 1
+def test_mistakes_are_named(arguments, folder, binding, message, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert evaluate.main([*arguments, binding, "--overwrite"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error

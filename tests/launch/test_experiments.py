@@ -1,4 +1,4 @@
-"""Every experiment opens with a command that its own file, and all that it names, can answer."""
+"""Every experiment and recipe opens with a command that its own file can answer."""
 
 from itertools import takewhile
 import re
@@ -9,9 +9,16 @@ import pytest
 
 from launch import GIN_FOLDER, gin_support
 
-EXPERIMENTS = sorted((GIN_FOLDER / "experiments").rglob("*.gin"))
+FOLDERS = [GIN_FOLDER / name for name in ("experiments", "recipes")]
+EXPERIMENTS = sorted(path for folder in FOLDERS for path in folder.rglob("*.gin"))
 # Files that others include.
-PARTS = {"model.gin", "task.gin", "policy.gin", "online.gin", "judge.gin"}
+PARTS = {
+    f"experiments/{name}.gin"
+    for name in (
+        *(f"docstrings/{part}" for part in ("model", "online", "policy", "task")),
+        *(f"tldr/{part}" for part in ("judge", "model", "policy", "task")),
+    )
+}
 
 
 def commands(path):
@@ -23,12 +30,12 @@ def commands(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in EXPERIMENTS if p.name not in PARTS],
+    [p for p in EXPERIMENTS if str(p.relative_to(GIN_FOLDER)) not in PARTS],
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_the_command_is_complete(path):
     found = commands(path)
-    own = f"--gin_file=gin/experiments/{path.parent.name}/{path.name}"
+    own = f"--gin_file=gin/{path.relative_to(GIN_FOLDER)}"
     assert own in shlex.split(found[0][1])
     for program, arguments in found:
         if program != "convert":
@@ -37,4 +44,5 @@ def test_the_command_is_complete(path):
 
 
 def test_no_part_is_forgotten():
-    assert {path.name for path in EXPERIMENTS if not commands(path)} == PARTS
+    found = {str(path.relative_to(GIN_FOLDER)) for path in EXPERIMENTS if not commands(path)}
+    assert found == PARTS

@@ -2,11 +2,14 @@
 
 from itertools import combinations
 import json
+import os
+import tempfile
 
 import gin
 import pytest
 
-from launch import label
+from launch import gin_support, label
+from po_jax import judges
 from tests.launch import tiny_policies
 
 PROMPTS = 11
@@ -21,12 +24,14 @@ judges.CallableJudge.judge = @test_label.shorter
 
 
 def shorter(prompt, first, second):
+    os.chdir(tempfile.gettempdir())  # what a judge does to the process changes no path
     return len(second) / max(len(first) + len(second), 1)
 
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
     monkeypatch.setenv("PO_JAX_JSONL_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Text {i}.", "summary": "Unknown to the judge."} for i in range(PROMPTS)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "judge.gin").write_text(JUDGE)
@@ -39,7 +44,7 @@ def arguments(tmp_path, monkeypatch):
         "--gin.MIXTURE_OR_TASK_MODULE='tasks.jsonl'",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 16, 'targets': 5}",
         f"--gin.CHECKPOINT_PATH='{tmp_path / 'sft'}'",
-        f"--gin.OUTPUT='{tmp_path / 'out' / 'train.jsonl'}'",
+        "--gin.OUTPUT=out/train.jsonl",
         "--gin.BATCH_SIZE=8",
     ]
     gin.clear_config()
@@ -48,7 +53,10 @@ def arguments(tmp_path, monkeypatch):
 def test_every_pair_is_judged_once(arguments, tmp_path, capsys):
     assert label.main([*arguments, "--gin.SAMPLES=3"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open()]
-    assert f"wrote {len(rows)} comparisons" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"wrote {len(rows)} comparisons" in said
+    # Both orders of three pairs; rows that fill up the last batch are no questions.
+    assert f"the judge shorter: {PROMPTS * 3 * 2} questions: " in said and "(100.0%) answ" in said
     complete = 0
     for i in range(PROMPTS):
         own = [row for row in rows if row["prompt"] == f"Text {i}."]
@@ -64,6 +72,38 @@ def test_every_pair_is_judged_once(arguments, tmp_path, capsys):
     assert complete >= 3
 
 
+def test_a_file_that_is_there_stays(arguments, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train.jsonl").write_text("labelled at great cost")
+    assert label.main(arguments) == 1
+    assert "got an earlier result: give --overwrite to replace it" in capsys.readouterr().err
+    assert label.main([*arguments, "--gin.OUTPUT=5"]) == 1
+    assert "--gin.OUTPUT=5: expected str | os.PathLike, got 5" in capsys.readouterr().err
+    assert (tmp_path / "out" / "train.jsonl").read_text() == "labelled at great cost"
+
+
 def test_one_completion_makes_no_pair(arguments, capsys):
     assert label.main([*arguments, "--gin.SAMPLES=1"]) == 1
     assert "at least 2 samples of each prompt, got 1" in capsys.readouterr().err
+
+
+def test_a_service_is_a_judge_by_its_settings(tmp_path, arguments):
+    (tmp_path / "service.gin").write_text("""
+from __gin__ import dynamic_registration
+from po_jax import judges
+
+JUDGE = @judges.CallableJudge
+judges.CallableJudge.judge = @judges.Endpoint()
+judges.Endpoint.url = "http://localhost/v1/chat/completions"
+judges.Endpoint.model = "a-model"
+""")
+    files = [
+        text.removeprefix("--gin_file=") for text in arguments if text.startswith("--gin_file=")
+    ]
+    files[-1] = str(tmp_path / "service.gin")
+    given = [text.removeprefix("--gin.") for text in arguments if text.startswith("--gin.")]
+    cache = tmp_path / "answers.sqlite"
+    gin_support.configure(files, [*given, f"JUDGE_CACHE={cache}", "JUDGE_THREADS=3"])
+    judge = gin_support.call(judges.CallableJudge)
+    assert judge.name.startswith("a-model (question ") and not judge.antisymmetric
+    assert cache.is_file()

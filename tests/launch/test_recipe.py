@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 import re
 import shlex
+import textwrap
 
 from etils import epath
 import jax
@@ -20,8 +21,8 @@ RECIPE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
 SMALL = {  # What makes the recipe's own commands quick.
     "gin/models/t5_1_1/base.gin": "gin/models/t5_1_1/tiny.gin",
     '{"inputs": 512, "targets": 64}': '{"inputs": 16, "targets": 4}',
-    "TRAIN_STEPS=1000": "TRAIN_STEPS=1 --gin.BATCH_SIZE=8",
-    "ANNOTATOR_CHECKPOINT_PATH=\"'runs/judge'\"": "ANNOTATOR_CHECKPOINT_PATH=\"'flan-t5-base'\"",
+    "TRAIN_STEPS = 1000": "TRAIN_STEPS = 1\nBATCH_SIZE = 8",
+    'JUDGE_CHECKPOINT_PATH = "runs/judge"': 'JUDGE_CHECKPOINT_PATH = "flan-t5-base"',
 }
 CONFIG = T5Config(  # of gin/models/t5_1_1/tiny.gin
     vocab_size=32128,
@@ -35,13 +36,16 @@ CONFIG = T5Config(  # of gin/models/t5_1_1/tiny.gin
 )
 
 
-def commands():
-    """The arguments of each `python -m launch.x` of the recipe, by x."""
+def follow():
+    """Writes the recipe's gin files; returns the arguments of each of its commands."""
     section = RECIPE.read_text().split("and back\n")[1].split("## The converter")[0]
-    for block in re.findall(r"```sh\n +python -m launch\.(.*?)```", section, re.S):
+    blocks = re.findall(r"`(\w+\.gin)`:\n\n +```python\n(.*?)```", section, re.S)
+    for name, block in blocks:
         for old, new in SMALL.items():
             block = block.replace(old, new)
-        yield shlex.split(block.replace("\\\n", " "))
+        Path(name).write_text(textwrap.dedent(block))
+    commands = re.findall(r"```sh\n +python -m launch\.\w+ (.*?)```", section, re.S)
+    return [shlex.split(command.replace("\\\n", " ")) for command in commands]
 
 
 def write_inputs():
@@ -70,11 +74,11 @@ def test_three_commands(tmp_path, monkeypatch):
     monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")
     monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
     before = write_inputs()
-    judge, policy, back = commands()
+    judge, policy, back = follow()
     # The untrained T5 stands in for the judge, whose command is only read: tests/training trains.
-    gin_support.parse(judge[1:], "")
-    assert train.main(policy[1:]) == 0
-    assert convert.main(back[1:]) == 0
+    gin_support.parse(judge, "")
+    assert train.main(policy) == 0
+    assert convert.main(back) == 0
     aligned = open_checkpoint("aligned")
     assert aligned.config == CONFIG and describe.parameter_shapes(CONFIG).keys() == before.keys()
     moved = [np.abs(leaf.value() - before[n]).max() for n, leaf in aligned.parameters.items()]

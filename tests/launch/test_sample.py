@@ -40,7 +40,7 @@ def arguments(folder, monkeypatch):
 
 def run(arguments, folder):
     output = folder / "completions.jsonl"
-    assert sample.main([*arguments, f"--output={output}"]) == 0
+    assert sample.main([*arguments, f"--output={output}", "--overwrite"]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
@@ -137,6 +137,9 @@ def test_long_prompts_are_cut_and_counted(arguments, folder, caplog):
         (["--prompts=nowhere.txt"], "no file at nowhere.txt"),
         (["--prompts=broken.jsonl"], "broken.jsonl, line 2: expected the key 'prompt'"),
         (["--prompts=empty.txt"], "empty file"),
+        (["--output=empty.txt"], "expected nothing at"),
+        (["--output=."], "got the folder '.'"),
+        (["--output=empty.txt/out.jsonl"], "got the file"),
         (["--prompt= "], "none of them empty"),
         (["--gin.BETA=0.5"], "got beta 0.5 and reference None"),
         (["--gin.SAMPLES=0"], "at least 1 sample, got 0"),

@@ -26,10 +26,15 @@ config.T5Config:
 """
 MODEL = T5LM(
     T5Config(
-        vocab_size=4096, emb_dim=8, num_heads=2, head_dim=3, mlp_dim=7,
-        num_encoder_layers=1, num_decoder_layers=1,
+        vocab_size=4096,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=3,
+        mlp_dim=7,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
     )
-)  # fmt: skip
+)
 
 
 def write(folder, seeds):

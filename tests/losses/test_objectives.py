@@ -55,3 +55,34 @@ def test_slic_hf_needs_no_reference():
         objectives.slic_hf(POLICY, batch, delta=1.0, sft_weight=0.1),
         pairwise.slic_hf(POLICY, BATCH.preference, delta=1.0, sft_weight=0.1),
     )
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        functools.partial(objectives.contrastive, loss=pairwise.ipo),
+        functools.partial(objectives.contrastive, loss=pairwise.dpo),
+        objectives.nash_md,
+        objectives.rlhf,
+    ],
+)
+def test_tau_may_be_a_schedule_of_the_batchs_step(objective):
+    def schedule(step):
+        return 0.25 * step.astype(jnp.float32)
+
+    batch = BATCH.replace(step=jnp.full(3, 2, jnp.int32))
+    scheduled = jax.jit(lambda policy, batch: objective(policy, batch, tau=schedule))
+    np.testing.assert_allclose(
+        scheduled(POLICY, batch), objective(POLICY, batch, tau=0.5), rtol=1e-6
+    )
+    assert (scheduled(POLICY, batch.replace(step=batch.step + 1)) != scheduled(POLICY, batch)).any()
+    with pytest.raises(ValueError, match="a batch that knows its step"):
+        objective(POLICY, BATCH, tau=schedule)
+
+
+@pytest.mark.parametrize("objective", [objectives.contrastive, objectives.nash_md, objectives.rlhf])
+@pytest.mark.parametrize("tau", [-0.1, float("nan")])
+def test_a_negative_strength_means_nothing(objective, tau):
+    settings = {"loss": pairwise.ipo} if objective is objectives.contrastive else {}
+    with pytest.raises(ValueError, match=f"expected a coefficient of 0 or more, got {tau}"):
+        objective(POLICY, BATCH, tau=tau, **settings)

@@ -91,10 +91,9 @@ def test_gpo_expands_to_second_order_around_a_zero_margin(name):
     )
 
 
-LOSSES = {name: functools.partial(pairwise.gpo, f=f) for name, f in
-          pairwise.CONVEX_FUNCTIONS.items()} | {
-    "ipo": pairwise.ipo, "dpo": pairwise.dpo, "slic": pairwise.slic
-}  # fmt: skip
+LOSSES = {
+    name: functools.partial(pairwise.gpo, f=f) for name, f in pairwise.CONVEX_FUNCTIONS.items()
+} | {"ipo": pairwise.ipo, "dpo": pairwise.dpo, "slic": pairwise.slic}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -102,8 +101,13 @@ every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_gradients_agree_with_finite_differences(loss):
     check_grads(
         lambda h: loss(jnp.asarray(h), PREFERENCE, tau=0.6),
-        (MARGIN,), order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2,
-    )  # fmt: skip
+        (MARGIN,),
+        order=1,
+        modes=["rev"],
+        atol=2e-2,
+        rtol=2e-2,
+        eps=1e-2,
+    )
 
 
 @every_loss
@@ -201,8 +205,13 @@ class TestSlicHF:
         preference = jnp.asarray([0.2, 0.7, 0.4])
         check_grads(
             lambda x: pairwise.slic_hf(jnp.asarray(x), preference, delta=1.0, sft_weight=0.1),
-            (self.policy,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2, eps=1e-2,
-        )  # fmt: skip
+            (self.policy,),
+            order=1,
+            modes=["rev"],
+            atol=1e-2,
+            rtol=1e-2,
+            eps=1e-2,
+        )
 
     @pytest.mark.parametrize(
         ("delta", "sft_weight", "message"),

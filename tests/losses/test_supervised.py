@@ -59,8 +59,12 @@ def test_cross_entropy_gradient_agrees_with_finite_differences():
     logits, targets = logits_and_targets()
     check_grads(
         lambda x: cross_entropy(jnp.asarray(x), targets, label_smoothing=0.2, z_loss=0.01)[0],
-        (logits,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2,
-    )  # fmt: skip
+        (logits,),
+        order=1,
+        modes=["rev"],
+        atol=1e-2,
+        rtol=1e-2,
+    )
 
 
 def test_cross_entropy_coefficients_out_of_range_are_refused():

@@ -25,7 +25,7 @@ LANGUAGE_MODEL = T5LM(
         num_encoder_layers=1,
         num_decoder_layers=1,
         dropout_rate=0.5,
-    )  # fmt: skip
+    )
 )
 IPO = partial(objectives.contrastive, loss=pairwise.ipo, tau=0.5)
 MODEL = PolicyModel(
@@ -43,9 +43,12 @@ def params():
 def batch():
     """Three prompts; completions of 2, 4 (cut off), 1, 3, 4 and 2 tokens."""
     completion = jnp.asarray(
-        [[[5, EOS, 0, 0], [6, 7, 8, 9]], [[EOS, 0, 0, 0], [4, 4, EOS, 0]],
-         [[3, 2, 7, EOS], [9, EOS, 0, 0]]]
-    )  # fmt: skip
+        [
+            [[5, EOS, 0, 0], [6, 7, 8, 9]],
+            [[EOS, 0, 0, 0], [4, 4, EOS, 0]],
+            [[3, 2, 7, EOS], [9, EOS, 0, 0]],
+        ]
+    )
     return PreferenceBatch(
         prompt=jnp.asarray([[3, 4, 5, EOS, 0], [6, EOS, 0, 0, 0], [7, 8, 9, 2, EOS]]),
         completion=completion,
@@ -61,11 +64,17 @@ def policy(params, batch):
     one = jax.jit(lambda x, y, m: jnp.sum(LANGUAGE_MODEL.score(params, x, y, m)))
     return np.asarray(
         [
-            [one(batch.prompt[i : i + 1], batch.completion[i : i + 1, j : j + 1],
-                 batch.mask[i : i + 1, j : j + 1]) for j in range(2)]
+            [
+                one(
+                    batch.prompt[i : i + 1],
+                    batch.completion[i : i + 1, j : j + 1],
+                    batch.mask[i : i + 1, j : j + 1],
+                )
+                for j in range(2)
+            ]
             for i in range(3)
         ]
-    )  # fmt: skip
+    )
 
 
 def values(metrics):
@@ -162,6 +171,7 @@ def test_initial_variables_and_axis_names_have_the_same_tree():
         rng=jax.random.key(0),
     )
     axes = MODEL.parameter_axes()
-    jax.tree.map(lambda p, names: np.testing.assert_equal(len(names), p.ndim),
-                 variables["params"], axes)  # fmt: skip
+    jax.tree.map(
+        lambda p, names: np.testing.assert_equal(len(names), p.ndim), variables["params"], axes
+    )
     assert axes["token_embedder"]["embedding"] == ("vocab", "embed")

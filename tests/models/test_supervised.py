@@ -143,9 +143,11 @@ RULES = {
     "finetune_step1000": {},
     "factored16": {"min_dim_size_to_factor": 16},
     "momentum_wd_clipnorm": {
-        "min_dim_size_to_factor": 16, "beta1": 0.9, "weight_decay_rate": 0.01,
+        "min_dim_size_to_factor": 16,
+        "beta1": 0.9,
+        "weight_decay_rate": 0.01,
     },
-}  # fmt: skip
+}
 
 
 def test_three_adafactor_steps_are_those_of_t5x(case):

@@ -29,10 +29,16 @@ from po_jax.training.online_feed import OnlineFeed
 VOCABULARY = 24
 MODEL = T5LM(
     T5Config(
-        vocab_size=VOCABULARY, emb_dim=8, num_heads=2, head_dim=5, mlp_dim=7,
-        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.1,
+        vocab_size=VOCABULARY,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=5,
+        mlp_dim=7,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dropout_rate=0.1,
     )
-)  # fmt: skip
+)
 LENGTHS = {"inputs": 6, "targets": 5}
 STRATEGY = Strategy(max_length=LENGTHS["targets"])
 TEMPLATE = Template(pieces=((20,), (21,), (22,)), verdicts=(18, 19))

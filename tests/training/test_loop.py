@@ -15,6 +15,7 @@ from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.reporter import NonFiniteLoss
 from po_jax.training.held_out import PolicyEvaluation
+from po_jax.training.loop import Updates
 from po_jax.training.offline_feed import OfflineFeed
 from tests.training import small_run
 
@@ -141,7 +142,8 @@ def test_a_failing_judge_loses_no_step(tmp_path):
     expected = small_run.ipo_md(tmp_path / "alone", 6)
 
     class Failing:
-        name, antisymmetric, calls = "failing", True, 0
+        name, antisymmetric, calls = small_run.judge().name, True, 0
+        made_from = small_run.judge().made_from  # the same judge, on a bad day
 
         def begin(self, pairs):
             Failing.calls += 1
@@ -193,3 +195,29 @@ def test_a_python_judge_on_two_devices_gives_what_a_device_judge_gives(tmp_path)
     one = small_run.ipo_md(tmp_path / "device", 3)
     two = small_run.ipo_md(tmp_path / "host", 3, OnHost(), partitioner=two_devices)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one.params, two.params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"micro_batches": 0}, "micro_batches: expected 1 or more, got 0"),
+        ({"micro_batches": -2}, "micro_batches: expected 1 or more, got -2"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm: expected more than 0, got 0.0"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm: expected more than 0, got -1.0"),
+        ({"max_gradient_norm": float("nan")}, "max_gradient_norm: expected more than 0, got nan"),
+        ({"average_decay": 1.0}, r"average_decay: expected a share in \[0, 1\), got 1.0"),
+        ({"average_decay": -0.5}, r"average_decay: expected a share in \[0, 1\), got -0.5"),
+    ],
+)
+def test_updates_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=f"Updates.{message}"):
+        Updates(**settings)
+
+
+@pytest.mark.parametrize("name", ["total_steps", "log_period", "eval_period", "save_period"])
+@pytest.mark.parametrize("value", [0, -5])
+def test_steps_and_periods_are_at_least_one(tmp_path, name, value):
+    settings = {"total_steps": 1, name: value}
+    with pytest.raises(ValueError, match=f"Trainer.{name}: expected 1 or more, got {value}"):
+        small_run.offline_ipo(tmp_path, settings.pop("total_steps"), **settings)
+    assert not list(tmp_path.iterdir())

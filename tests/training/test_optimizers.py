@@ -166,3 +166,11 @@ def test_a_second_call_compiles_nothing(relaxed):
             updates, state = update(params, optimizer.init(params), params)
             update(updates, state, params)
         assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("make", [Adafactor, adamw])
+@pytest.mark.parametrize("rate", [-1e-3, float("nan"), float("inf")])
+def test_a_rate_is_not_negative(make, rate):
+    message = f"{make.__name__}.learning_rate: expected a finite rate, 0 or more, got {rate}"
+    with pytest.raises(ValueError, match=message):
+        make(rate)

@@ -1,0 +1,68 @@
+"""What a checkpoint says of itself beside its arrays: which kind of model it is, its special ids.
+
+The trees of policies and judges are alike, so that nothing else would tell one from the other.
+"""
+
+from collections.abc import Collection, Mapping
+import dataclasses
+from typing import Any
+
+from po_jax.language_model import SpecialIds
+
+POLICIES = ("a policy", "an SFT model")  # kinds that answer prompts; the others judge answers
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What is known of a checkpoint; None where it does not say.
+
+    Attributes:
+      kind: of model, in words, such as "a policy" or "a trained reward model".
+      special_ids: of its vocabulary.
+    """
+
+    kind: str | None = None
+    special_ids: SpecialIds | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is saved."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "About":
+        """What was saved; nothing where other programs wrote it."""
+        kind, ids = content.get("kind"), content.get("special_ids")
+        return cls(kind, SpecialIds(**ids) if isinstance(ids, dict) else None)
+
+    def require(
+        self, where: str, kinds: Collection[str | None], special_ids: SpecialIds | None
+    ) -> None:
+        """Holds what is said against what is wanted; what is not said is taken.
+
+        Args:
+          where: the checkpoint, for messages.
+          kinds: that will do; empty for any.
+          special_ids: of the language model that is to read the checkpoint.
+
+        Raises:
+          ValueError: if they differ.
+        """
+        wanted = [kind for kind in kinds if kind is not None]
+        if wanted and self.kind is not None and self.kind not in wanted:
+            raise ValueError(
+                f"{where}: expected the checkpoint of {' or '.join(wanted)}, got that of "
+                f"{self.kind}"
+            )
+        if None not in (self.special_ids, special_ids) and self.special_ids != special_ids:
+            raise ValueError(
+                f"{where}: expected the language model's {special_ids}, got {self.special_ids} "
+                "(its special_ids can be set; a T5's padding is always 0)"
+            )
+
+    def require_start(self, where: str, model: "About") -> None:
+        """Holds it against a model that is to start from it: a judge may from any kind.
+
+        Raises:
+          ValueError: as `require` does.
+        """
+        self.require(where, POLICIES if model.kind in POLICIES else (), model.special_ids)
