@@ -71,7 +71,8 @@ def unfolded(record: Record, where: str) -> Record:
     said = read(record, "messages", where)
     if isinstance(said, str):
         raise ValueError(f"{where}: expected 'messages' to be a list of messages, got a text")
-    if "prompt" in record and _after(render(read(record, "prompt", where)), said) == said:
+    prompt = render(read(record, "prompt", where)) if "prompt" in record else None
+    if prompt not in (None, render(said)) and _after(prompt, said) == said:
         raise ValueError(f"{where}: expected 'messages' to begin with 'prompt', got another prompt")
     messages = record["messages"]
     if messages[-1]["role"] != "assistant":

@@ -116,6 +116,7 @@ def test_demonstrations(record, inputs, target):
     [
         ({"prompt": [ASK]}, {"inputs": ASK["content"], "answers": []}),
         ({"messages": [ASK]}, {"inputs": ASK["content"], "answers": []}),
+        ({"prompt": [ASK], "messages": [ASK]}, {"inputs": ASK["content"], "answers": []}),
         ({"prompt": "a", "completion": None}, {"inputs": "a", "answers": []}),
         ({"prompt": "a", "completion": " "}, {"inputs": "a", "answers": []}),
         ({"prompt": "a", "completion": "b", "label": True}, ["b"]),
