@@ -1,4 +1,4 @@
-"""A run whose judge changes the working directory, and whose folder was given with dots."""
+"""A run in which the working directory changes, and whose folder was given with dots."""
 
 import os
 
@@ -7,20 +7,11 @@ from po_jax.data import json_lines
 from tests.training import small_run
 
 
-class Wandering:
-    """A judge that goes away while it thinks."""
-
-    name, antisymmetric = "wandering", True
-
-    def begin(self, pairs):
-        os.chdir("/")
-        return small_run.judge().begin(pairs)
-
-
 def test_everything_of_a_run_stays_where_it_began(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    small_run.ipo_md("../runs/x", 1, annotator=Wandering())
+    # As a judge or a metric may do in the middle of a run.
+    small_run.offline_ipo("../runs/x", 1, started=lambda: os.chdir("/"))
     assert os.getcwd() == "/"
     assert {"checkpoint_1", "metrics.jsonl"} <= set(os.listdir(tmp_path / "runs" / "x"))
     assert os.listdir(tmp_path / "work") == []
