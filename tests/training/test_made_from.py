@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
@@ -95,6 +96,23 @@ def test_the_start_is_pinned_whatever_its_folder_gains(tmp_path):
     assert again.known(parameters(3)) is not None
     with pytest.raises(ValueError, match="expected the parameters that this run began with"):
         again.known(parameters(7))  # written over in its place
+
+
+def test_a_resumed_run_has_the_reference_that_it_began_with(tmp_path):
+    references = []
+
+    class Watched(OfflineFeed):
+        def __init__(self, run, data):
+            super().__init__(run, data)
+            references.append(lambda: fingerprint(run.reference))
+
+    for seed in (3, 7):  # the second time there is a newer checkpoint
+        save(tmp_path / "sft", seed, parameters(seed))
+        start = str(tmp_path / "sft")
+        small_run.train(
+            tmp_path / "run", Watched, small_run.comparisons(), 1, initial_checkpoint_path=start
+        )
+    assert [found() for found in references] == 2 * [fingerprint(parameters(3))]
 
 
 def test_another_path_will_do_if_it_leads_to_the_same_parameters(tmp_path):
