@@ -30,8 +30,7 @@ def read_prompts(path: Path) -> list[str]:
       ValueError: if there is no such file, it holds no prompt, or a line of it is no object with
         "prompt".
     """
-    from po_jax.data import json_lines
-    from tasks import records
+    from po_jax.data import json_lines, records
 
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         found = [records.prompt(row, where)["inputs"] for where, row in json_lines.read(path)]

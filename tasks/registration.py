@@ -13,13 +13,15 @@ already, as `targets_ended` or `completion_1_ended`: where that is false, no EOS
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import os
+from pathlib import Path
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
+from po_jax.data.records import Row
 from tasks import metrics
-from tasks.records import Row
 
 SPLITS = ("train", "validation", "test")
 
@@ -122,3 +124,14 @@ def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
         return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
     dtypes = {bool: tf.bool, float: tf.float32, int: tf.float32}
     return tf.constant(values, dtypes.get(type(values[0]), tf.string))
+
+
+def folder(variable: str) -> Path:
+    """The folder that an environment variable names.
+
+    Raises:
+      ValueError: the variable is not set.
+    """
+    if not os.environ.get(variable):
+        raise ValueError(f"expected {variable} to name the data's folder, got no such variable")
+    return Path(os.environ[variable])

@@ -29,7 +29,7 @@ import numpy as np
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
-from po_jax.judges import CallableJudge, RewardModel
+from po_jax.judges import CallableJudge, Calls, RewardModel
 from po_jax.judges.template import Template
 from po_jax.models import SupervisedModel
 from po_jax.training.held_out import JudgeEvaluation, PolicyEvaluation, SupervisedEvaluation
@@ -50,13 +50,13 @@ def prefer_longer(prompt: str, first: str, second: str) -> float:
 
 def online(folder: Path) -> None:
     """IPO-MD with a judge in Python, who is asked in evaluations, too."""
-    judge = CallableJudge(prefer_longer, Numbers(), threads=2)
+    judge = CallableJudge(prefer_longer, Numbers(), calls=Calls(threads=2))
     small_run.ipo_md(folder, STEPS, judge, **PERIODS, evaluations={"held_out": _held_out(judge)})
 
 
 def offline(folder: Path) -> None:
     """IPO on comparisons; evaluations ask a judge in Python."""
-    judge = CallableJudge(prefer_longer, Numbers(), threads=2)
+    judge = CallableJudge(prefer_longer, Numbers(), calls=Calls(threads=2))
     small_run.offline_ipo(folder, STEPS, **PERIODS, evaluations={"held_out": _held_out(judge)})
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import seqio
 
-from po_jax.data import seqio_source
+from po_jax.data import records, seqio_source
 from po_jax.data.layouts import Comparisons, Prompts, Supervised
-from tasks import jsonl, records, registration, tldr
+from tasks import jsonl, registration, tldr
 
 LENGTHS = {"inputs": 8, "targets": 5}
 BYTES = seqio.ByteVocabulary()

@@ -9,12 +9,11 @@ import jax
 import pytest
 
 from po_jax.checkpoints.load import load_parameters
-from po_jax.data import json_lines
+from po_jax.data import json_lines, records
 from po_jax.evaluation.labelling import Labelling
 from po_jax.evaluation.prompts import gather
 from po_jax.judges import CallableJudge, CallFailed, Calls, JudgeError
 from po_jax.vocabulary import to_text
-from tasks import records
 from tests.evaluation import tiny
 from tests.vocabularies import Numbers
 

@@ -12,7 +12,7 @@ from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, Calls
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.training.loop import Updates
@@ -173,7 +173,7 @@ def test_what_is_described_tells_apart_what_learns_differently():
         made = partial(OnlineFeed, annotator=judge, strategy=small_run.STRATEGY)
         return made(small_run_run(), small_run.prompts(), betas=(0.0, schedule(0.5)))
 
-    one, other = small_run.judge(), CallableJudge(max, Numbers(), threads=3)
+    one, other = small_run.judge(), CallableJudge(max, Numbers(), calls=Calls(threads=3))
     different = [
         optax.adam(1e-3),
         optax.adam(1e-4),
@@ -191,7 +191,8 @@ def test_what_is_described_tells_apart_what_learns_differently():
     told = [json.dumps(describe(thing), sort_keys=True) for thing in different]
     assert len(set(told)) == len(told)
     assert "0x" not in "".join(told)  # no address, which another process would not have
-    assert describe(feed(CallableJudge(max, Numbers(), threads=1))) == describe(feed(other))
+    same = CallableJudge(max, Numbers(), calls=Calls(threads=1))
+    assert describe(feed(same)) == describe(feed(other))
 
 
 def small_run_run():

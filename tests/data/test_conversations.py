@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks import conversations, records
+from po_jax.data import conversations, records
 
 ASK = {"role": "user", "content": "What color is the sky?"}
 BLUE = {"role": "assistant", "content": "It is blue."}
