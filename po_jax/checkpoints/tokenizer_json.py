@@ -43,6 +43,8 @@ class TokenizerJson(seqio.Vocabulary):
         self._path = os.fspath(path)
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError(f"{type(content).__name__}, no JSON object")
             self._ids, self._tokenizer = _special_ids(Path(path), content), None
             _hide_special(content, self._ids)
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
@@ -74,7 +76,7 @@ class TokenizerJson(seqio.Vocabulary):
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def _encode_tf(self, s: Any) -> tf.Tensor:
         def encode(text: Any) -> np.ndarray:
             text = np.asarray(text, object).item()  # Bytes in a graph, else an array of them.
             return np.asarray(self._encode(text.decode("utf-8")), np.int32)
@@ -82,7 +84,7 @@ class TokenizerJson(seqio.Vocabulary):
         text = tf.convert_to_tensor(s, tf.string)
         return tf.ensure_shape(tf.numpy_function(encode, [text], tf.int32), [None])
 
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    def _decode_tf(self, ids: Any) -> tf.Tensor:
         def decode(rows: np.ndarray) -> Any:
             texts = [self._decode(row).encode() for row in rows.reshape(-1, rows.shape[-1])]
             return np.asarray(texts, object).reshape(rows.shape[:-1])

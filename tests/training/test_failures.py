@@ -80,8 +80,12 @@ def assert_the_same(folder, state, alone):
 def test_the_rest_of_a_window_is_written_at_the_end(alone):
     records = [json.loads(line) for line in lines(alone[0])]
     assert [(r["step"], r["split"]) for r in records] == [
-        (2, "train"), (3, "held_out"), (4, "train"), (5, "held_out"), (5, "train")
-    ]  # fmt: skip
+        (2, "train"),
+        (3, "held_out"),
+        (4, "train"),
+        (5, "held_out"),
+        (5, "train"),
+    ]
 
 
 def raise_timeout():
