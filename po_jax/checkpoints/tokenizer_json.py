@@ -4,7 +4,6 @@ Its ids are those of the SentencePiece model that it was made from, but beside a
 space. As there, what is written like a special token in a text is text: no `</s>` ends anything.
 """
 
-from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -70,10 +69,10 @@ class TokenizerJson(seqio.Vocabulary):
     def _base_vocab_size(self) -> int:
         return self._size
 
-    def _encode(self, s: str) -> Sequence[int]:
+    def _encode(self, s: str) -> list[int]:
         return self._tokenizer.encode(s, add_special_tokens=False).ids
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Any) -> str:
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def _encode_tf(self, s: Any) -> tf.Tensor:
