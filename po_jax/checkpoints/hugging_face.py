@@ -20,7 +20,7 @@ from po_jax.t5.config import T5Config
 
 EMBEDDING = "token_embedder/embedding"
 GENERATION = "generation_config.json"
-_WEIGHTS = (".safetensors", ".index.json", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".onnx", ".ot")
+_WEIGHTS = (".safetensors", ".index.json", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".onnx")
 HEAD = "decoder/logits_dense/kernel"
 ROWS = 4096  # Rows compared at a time where two matrices should be equal.
 

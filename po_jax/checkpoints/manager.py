@@ -53,7 +53,7 @@ class CheckpointManager:
         keep_quiet()
         self._directory = paths.absolute(directory)
         _require_writable(self._directory)
-        self._best, self._met = best, False
+        self._best = best
         policies = [preservation.LatestN(keep)]
         scored = {}
         if best is not None:
@@ -127,10 +127,11 @@ class CheckpointManager:
 
     def _check_best(self, metrics: Mapping[str, float]) -> None:
         """A metric may be absent at times; one that never came is misspelt."""
-        self._met = self._met or self._best in metrics
-        if self._best is None or self._met or not metrics:
+        if self._best is None or self._best in metrics or not metrics:
             return
         self.wait()
+        if any(self._best in (self._orbax.metrics(step) or {}) for step in self.steps):
+            return
         near = difflib.get_close_matches(self._best, sorted(metrics), n=3, cutoff=0.5)
         hint = f" Nearest: {', '.join(near)}." if near else ""
         raise ValueError(

@@ -44,7 +44,7 @@ class TokenizerJson(seqio.Vocabulary):
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError(f"{type(content).__name__}, no JSON object")
-            self._ids, self._tokenizer = _special_ids(Path(path), content), None
+            self._ids = _special_ids(Path(path), content)
             _hide_special(content, self._ids)
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # The library raises Exception itself.

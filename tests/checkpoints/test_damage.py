@@ -157,6 +157,8 @@ def test_a_best_metric_that_never_comes(tmp_path):
     again = CheckpointManager(tmp_path, keep=1, best="held_out/win_rate")
     assert again.steps[-1] == 2  # nothing is lost
     again.save(3, state, {"held_out/win_rate": 0.4})
+    again.close()
+    again = CheckpointManager(tmp_path, keep=1, best="held_out/win_rate")  # resumed
     again.save(4, state, {"held_out/kl": 2.0})  # It may be absent at times,
     again.save(5, state, {"held_out/win_rate": np.nan})  # or no number.
     again.close()
