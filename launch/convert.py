@@ -26,9 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="kept if absent"
     )
-    parser.add_argument(
-        "--like", help="a Hugging Face directory whose config, family and tokenizer to take over"
-    )
+    parser.add_argument("--like", help="a Hugging Face directory to take over all from but weights")
     parser.add_argument(
         "--family", choices=sorted(FAMILIES), help="by default as --like or the source"
     )
@@ -36,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         "--activation", choices=("gelu", "silu", "relu"), help="of a T5X checkpoint: gelu"
     )
     parser.add_argument(
-        "--vocabulary", help='a SentencePiece model, a directory with tokenizer files, or "bytes"'
+        "--vocabulary", help='spiece.model, tokenizer.json, a directory with one, or "bytes"'
     )
     parser.add_argument("--scanned", action="store_true", help="write T5X's stacked layers")
     parser.add_argument("--slots", action="store_true", help="write Adafactor's slots too")

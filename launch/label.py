@@ -4,7 +4,8 @@
       --gin_file=gin/models/t5_1_1/small.gin --gin_file=gin/runs/label.gin \\
       --gin.CHECKPOINT_PATH=runs/sft --gin.OUTPUT=comparisons/train.jsonl ...
 
-Writes one JSON object a line with prompt, chosen, rejected and preference, as `tasks.jsonl` reads.
+Writes one JSON object a line, as `tasks.jsonl` reads it: prompt, chosen, rejected, preference, and
+whether either completion ended.
 A file that is there is replaced only with --overwrite.
 """
 

@@ -9,6 +9,7 @@ With no prompt given, prompts come from the task.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+import io
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,7 @@ def read_prompts(path: Path) -> list[str]:
       ValueError: if there is no such file, it holds no prompt, or a line of it is no object with
         "prompt".
     """
-    from po_jax.data import json_lines
-    from tasks import records
+    from po_jax.data import json_lines, records
 
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         found = [records.prompt(row, where)["inputs"] for where, row in json_lines.read(path)]
@@ -81,6 +81,8 @@ def sample(arguments: Namespace) -> None:
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
     drawn = draw(texts)
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.
+            sys.stdout.reconfigure(errors="backslashreplace")
         print("\n".join(map(show, drawn)))
     else:
         json_lines.write(output, (row for one in drawn for row in to_records(one)))

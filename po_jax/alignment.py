@@ -19,8 +19,7 @@ import jax
 from po_jax.checkpoints import convert
 from po_jax.checkpoints.describe import language_model
 from po_jax.checkpoints.load import load_parameters, open_checkpoint
-from po_jax.checkpoints.tokenizer import SPIECE
-from po_jax.data import layouts, records, vocabularies
+from po_jax.data import in_memory, layouts
 from po_jax.data.corpus import BatchStream
 from po_jax.judges import Judge
 from po_jax.language_model import LanguageModel
@@ -64,7 +63,8 @@ class Policy:
 
         Args:
           checkpoint: its directory; nothing is downloaded.
-          vocabulary: or the path of its SentencePiece model; by default the checkpoint's own.
+          vocabulary: or the path of its SentencePiece model or tokenizer.json; by default the
+            checkpoint's own.
 
         Raises:
           ValueError: if the path is no checkpoint, has no vocabulary, or one with more ids than it
@@ -72,8 +72,10 @@ class Policy:
         """
         opened = open_checkpoint(checkpoint)
         if vocabulary is None:
-            vocabulary = opened.path / SPIECE
+            vocabulary = opened.path
         if not isinstance(vocabulary, Vocabulary):
+            from po_jax.checkpoints import vocabularies  # needs seqio
+
             vocabulary = vocabularies.t5(vocabulary)
         model = language_model(opened)
         if vocabulary.vocab_size > model.vocab_size:
@@ -161,11 +163,11 @@ class Alignment:
         model = self.start.language_model
         if self.judge is None:
             layout: Any = layouts.Comparisons(self.lengths)
-            corpus = records.comparisons(self.data, self.start.vocabulary)
+            corpus = in_memory.comparisons(self.data, self.start.vocabulary)
             feed: Any = OfflineFeed
         else:
             layout = layouts.Prompts(self.lengths)
-            corpus = records.prompts(self.data, self.start.vocabulary)
+            corpus = in_memory.prompts(self.data, self.start.vocabulary)
             strategy = Strategy(self.lengths["targets"])
             feed = partial(OnlineFeed, annotator=self.judge, strategy=strategy, betas=self.betas)
         return Trainer(

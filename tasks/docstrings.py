@@ -10,7 +10,8 @@ import functools
 import os
 from pathlib import Path
 
-from tasks import docstring_pairs, records, registration, vocabularies
+from po_jax.data import records
+from tasks import docstring_pairs, registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
 DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"

@@ -6,8 +6,8 @@
     {"prompt": "..."}                          for online algorithms
 
 Wherever a text stands, a conversation may: [{"role": "user", "content": "..."}, ...]. Of several
-messages a text is made with a line "role: content" for each; `tasks.conversations` has the rules,
-and says what a record without "prompt" means.
+messages a text is made with a line "role: content" for each; `po_jax.data.conversations` has the
+rules, and says what a record without "prompt" means.
 
 `preference` is P(chosen > rejected) in [0, 1], 1 where it is not given. `chosen_ended` and
 `rejected_ended` (`completion_ended`, for SFT) say whether a completion came to its end; one that
@@ -24,7 +24,8 @@ from pathlib import Path
 
 import seqio
 
-from tasks import records, registration, vocabularies
+from po_jax.data import records
+from tasks import registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_JSONL_DIR"
 
@@ -39,7 +40,7 @@ def register(
 
     def reader(parse) -> registration.ReadRows:
         def read(split: str) -> list[records.Row]:
-            where = Path(folder) if folder else records.folder(FOLDER_VARIABLE)
+            where = Path(folder) if folder else registration.folder(FOLDER_VARIABLE)
             return records.rows(where / f"{split}.jsonl", parse)
 
         return read

@@ -13,13 +13,15 @@ already, as `targets_ended` or `completion_1_ended`: where that is false, no EOS
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import os
+from pathlib import Path
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
+from po_jax.data.records import Row
 from tasks import metrics
-from tasks.records import Row
 
 SPLITS = ("train", "validation", "test")
 
@@ -82,16 +84,12 @@ def _append_eos(
     """EOS after every text that came to its end."""
 
     def take_off(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        cut = {
-            name: ~example[f"{name}_ended"]
-            for name in output_features
-            if f"{name}_ended" in example
-        }
-        shorter = {
-            name: example[name][: tf.size(example[name]) - tf.cast(was, tf.int32)]
-            for name, was in cut.items()
-        }
-        return {**example, **shorter}
+        without = {}
+        for name in output_features:
+            if f"{name}_ended" in example:
+                superfluous = tf.cast(~example[f"{name}_ended"], tf.int32)
+                without[name] = example[name][: tf.size(example[name]) - superfluous]
+        return {**example, **without}
 
     return seqio.preprocessors.append_eos(dataset, output_features).map(take_off)
 
@@ -111,6 +109,11 @@ def _source(source: ReadRows | seqio.DataSource) -> seqio.DataSource:
 
 
 def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
+    if not rows:
+        raise ValueError("expected rows of a split, got none")
+    for number, row in enumerate(rows, start=1):
+        if missing := rows[0].keys() - row.keys():
+            raise ValueError(f"expected {sorted(missing)} in row {number}, got only {sorted(row)}")
     return tf.data.Dataset.from_tensor_slices(
         {key: _column([row[key] for row in rows]) for key in rows[0]}
     )
@@ -119,5 +122,16 @@ def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
 def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(values[0], list):
         return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
-    dtype = {bool: tf.bool, float: tf.float32}.get(type(values[0]), tf.string)
-    return tf.constant(values, dtype)
+    dtypes = {bool: tf.bool, float: tf.float32, int: tf.float32}
+    return tf.constant(values, dtypes.get(type(values[0]), tf.string))
+
+
+def folder(variable: str) -> Path:
+    """The folder that an environment variable names.
+
+    Raises:
+      ValueError: the variable is not set.
+    """
+    if not os.environ.get(variable):
+        raise ValueError(f"expected {variable} to name the data's folder, got no such variable")
+    return Path(os.environ[variable])

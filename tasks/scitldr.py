@@ -6,7 +6,8 @@ Scientific Documents" (https://arxiv.org/abs/2004.15011): `source`, a list of se
 `target`, a list of summaries. SFT imitates the first; ROUGE takes the best of all.
 """
 
-from tasks import records, registration, vocabularies
+from po_jax.data import records
+from tasks import registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_SCITLDR_DIR"
 _FILES = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
@@ -35,7 +36,7 @@ def paper(record: records.Record, where: str) -> records.Row:
 
 
 def _papers(split: str) -> list[records.Row]:
-    return records.rows(records.folder(FOLDER_VARIABLE) / _FILES[split], paper)
+    return records.rows(registration.folder(FOLDER_VARIABLE) / _FILES[split], paper)
 
 
 def _abstracts(split: str) -> list[records.Row]:

@@ -9,7 +9,8 @@ two `summaries` with `text`, and `choice`, the index of the one preferred.
 
 from pathlib import Path
 
-from tasks import records, registration, vocabularies
+from po_jax.data import records
+from tasks import registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_TLDR_DIR"
 
@@ -61,7 +62,7 @@ def _prompt(post: records.Record, where: str) -> str:
 
 
 def _file(kind: str, split: str) -> Path:
-    return records.folder(FOLDER_VARIABLE) / f"{kind}.{split}.jsonl"
+    return registration.folder(FOLDER_VARIABLE) / f"{kind}.{split}.jsonl"
 
 
 _VOCABULARY = vocabularies.from_environment()

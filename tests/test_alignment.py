@@ -8,7 +8,7 @@ import pytest
 import po_jax
 from po_jax.alignment import Policy
 from po_jax.checkpoints.load import open_checkpoint
-from po_jax.data import records
+from po_jax.data import in_memory
 from tasks import vocabularies
 from tests.launch import tiny_policies
 from tests.launch.test_algorithms import command
@@ -88,8 +88,8 @@ def test_what_is_saved_is_what_was_trained(start, tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"prompt": "a", "chosen": "b"}, "record 1: expected a text under 'rejected', got None"),
-        ({"prompt": " ", "chosen": "b", "rejected": "c"}, "record 1: expected a text under 'prom"),
+        ({"prompt": "a", "chosen": "b"}, "record 1: expected the key 'rejected'"),
+        ({"prompt": " ", "chosen": "b", "rejected": "c"}, "record 1: 'prompt' is empty"),
         (
             {**RECORDS[0], "preference": 1.5},
             r"record 1: .* in \[0, 1\], got 1.5",
@@ -98,7 +98,7 @@ def test_what_is_saved_is_what_was_trained(start, tmp_path):
 )
 def test_a_bad_record_is_named(record, message, start):
     with pytest.raises(ValueError, match=message):
-        records.comparisons([RECORDS[0], record], start.vocabulary)
+        in_memory.comparisons([RECORDS[0], record], start.vocabulary)
 
 
 def test_a_vocabulary_too_large_is_refused(start):

@@ -33,9 +33,9 @@ class Ragged:
 
     def count(self, token: int | None) -> Int[np.ndarray, " sequences"]:
         """How often an id stands in each sequence; None stands in none."""
-        rows = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        found = rows[:0] if token is None else rows[self.values == token]
-        return np.bincount(found, minlength=len(self.lengths))
+        places = np.flatnonzero(self.values == token)
+        rows = np.searchsorted(self._starts + self.lengths, places, side="right")
+        return np.bincount(rows, minlength=len(self.lengths))
 
     def padded(
         self,

@@ -39,11 +39,11 @@ def remarks(corpus: Corpus, layout: Layout, vocabulary: Vocabulary) -> Iterator[
 
 def _alike_when_cut(tokens: Ragged, rows: list[int], length: int, keep_end: bool) -> int:
     """How many of these sequences, all too long, differ from another one in what is cut alone."""
-    whole: dict[bytes, set[bytes]] = {}
+    whole: dict[int, set[int]] = {}  # hashes, to be small
     for row in rows:
         ids = tokens.row(row)
         kept = ids[-length:] if keep_end else ids[:length]
-        whole.setdefault(kept.tobytes(), set()).add(ids.tobytes())
+        whole.setdefault(hash(kept.tobytes()), set()).add(hash(ids.tobytes()))
     return sum(len(different) for different in whole.values() if len(different) > 1)
 
 

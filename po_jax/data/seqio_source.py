@@ -161,7 +161,11 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
     }
     for name, value in batches[0].items():
         if value.dtype == "string":
-            column = [text for batch in batches for text in _texts(batch[name])]
+            try:
+                column = [text for batch in batches for text in _texts(batch[name])]
+            except UnicodeDecodeError as error:
+                found = f"{error.object[:60]!r}"
+                raise ValueError(f"{where}: expected {name} in UTF-8, got {found}") from error
             texts[name.removesuffix("_pretokenized")] = column
     preference = None
     if _PREFERENCE in task.output_features:

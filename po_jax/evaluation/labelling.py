@@ -60,7 +60,7 @@ class Labelling:
         """The verdicts, as records that `tasks.jsonl` reads.
 
         Pairs are left out that teach nothing (both are judged alike, or are one text) or that text
-        cannot hold (one is empty); how many is logged. A completion that was cut off before its EOS
+        cannot hold (it is empty); how many is logged. A completion that was cut off before its EOS
         is said to be: what is trained on it must not end it.
 
         Raises:
@@ -118,8 +118,8 @@ class Labelling:
 
 def _worthless(record: Mapping[str, Any]) -> str | None:
     """Why a verdict teaches nothing, or cannot be told; None if it does and can."""
-    if not (record["chosen"].strip() and record["rejected"].strip()):
-        return "with an empty completion"
+    if not all(record[key].strip() for key in ("prompt", "chosen", "rejected")):
+        return "with an empty text"
     if record["preference"] == 0.5:
         return "judged alike"
     alike = all(record[f"chosen{x}"] == record[f"rejected{x}"] for x in ("", "_ended"))

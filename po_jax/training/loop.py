@@ -233,8 +233,9 @@ class _Training:
             raise  # there is nothing good to save, or no place for it
         except Exception:
             try:
-                self._save({})
-                self._manager.wait()
+                if self._step:  # at step 0 there is nothing to keep, and perhaps much to correct
+                    self._save({})
+                    self._manager.wait()
             except Exception as second:  # the first error is the one to mend
                 reporter.note(f"step {self._step} could not be saved: {second}".splitlines()[0])
             raise

@@ -59,7 +59,9 @@ def describe(
         return thing
     if depth == 0:
         return "..."
-    if isinstance(thing, np.ndarray | jax.Array | np.generic):
+    if isinstance(thing, np.generic):
+        return thing.item()
+    if isinstance(thing, np.ndarray | jax.Array):
         return fingerprint({"": jax.numpy.asarray(thing)})
     if isinstance(thing, Mapping):
         return {str(name): inner(value) for name, value in thing.items()}

@@ -42,7 +42,11 @@ class Run:
 
 @runtime_checkable
 class Feed(Protocol):
-    """Where batches come from."""
+    """Where batches come from.
+
+    A feed of which there are several kinds says which it is by a method `made_from`; see
+    `po_jax.training.made_from.describe`.
+    """
 
     def batch(self, step: int, state: TrainState, clock: StageClock) -> tuple[Any, Metrics]:
         """The batch of one step, on the devices, and facts about it."""

@@ -9,6 +9,7 @@ import optax
 
 from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.memory import require_memory
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.training.randomness import purpose_key
@@ -56,6 +57,7 @@ class Start:
             shapes,
             self.shardings,
         )
+        require_memory(self._like, "parameters and optimiser")
         self._init = jax.jit(init, out_shardings=self.shardings.params)
         self._create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
 

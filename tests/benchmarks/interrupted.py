@@ -10,24 +10,26 @@ number of differences.
 """
 
 import argparse
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 import dataclasses
 import json
+import multiprocessing
+from multiprocessing.context import ForkProcess as Process
 import os
 from pathlib import Path
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 
+import jax
 import numpy as np
 
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
-from po_jax.judges import CallableJudge, RewardModel
+from po_jax.judges import CallableJudge, Calls, RewardModel
 from po_jax.judges.template import Template
 from po_jax.models import SupervisedModel
 from po_jax.training.held_out import JudgeEvaluation, PolicyEvaluation, SupervisedEvaluation
@@ -35,7 +37,7 @@ from po_jax.training.offline_feed import DataFeed
 from tests.training import small_run
 from tests.vocabularies import Numbers
 
-ROOT = Path(__file__).resolve().parents[2]
+FORK = multiprocessing.get_context("fork")
 STEPS = 13
 PERIODS = {"log_period": 3, "eval_period": 4, "save_period": 5}
 
@@ -48,13 +50,13 @@ def prefer_longer(prompt: str, first: str, second: str) -> float:
 
 def online(folder: Path) -> None:
     """IPO-MD with a judge in Python, who is asked in evaluations, too."""
-    judge = CallableJudge(prefer_longer, Numbers(), threads=2)
+    judge = CallableJudge(prefer_longer, Numbers(), calls=Calls(threads=2))
     small_run.ipo_md(folder, STEPS, judge, **PERIODS, evaluations={"held_out": _held_out(judge)})
 
 
 def offline(folder: Path) -> None:
     """IPO on comparisons; evaluations ask a judge in Python."""
-    judge = CallableJudge(prefer_longer, Numbers(), threads=2)
+    judge = CallableJudge(prefer_longer, Numbers(), calls=Calls(threads=2))
     small_run.offline_ipo(folder, STEPS, **PERIODS, evaluations={"held_out": _held_out(judge)})
 
 
@@ -102,22 +104,22 @@ def _held_out(judge):
     return make
 
 
-def start(name: str, folder: Path) -> subprocess.Popen:
-    """Starts a run in a process of its own, and returns when its directory is there."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, "--run", name, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, **cache},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not folder.exists() and process.poll() is None:
+def start(name: str, folder: Path) -> Process:
+    """Starts a run in a process of its own, and returns when its directory is there.
+
+    The process is forked from this one, which has imported everything and started no device.
+    """
+    process = FORK.Process(target=_run, args=(name, folder))
+    process.start()
+    while not folder.exists() and process.is_alive():
         time.sleep(0.001)
     return process
+
+
+def _run(name: str, folder: Path) -> None:
+    with folder.with_suffix(".err").open("a") as errors:
+        os.dup2(errors.fileno(), 2)
+    RUNS[name](folder)
 
 
 def records(folder: Path, file: str) -> list[str]:
@@ -136,11 +138,12 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.split("_")[1]) for path in folder.glob("checkpoint_*[0-9]"))
 
 
-def differences(found: Path, expected: Path) -> Iterator[str]:
+def differences(found: Path, expected: Path) -> list[str]:
     """What a run that was resumed has otherwise than the undisturbed one."""
+    different = []
     for file in ("metrics.jsonl", "texts.jsonl"):
         if records(found, file) != records(expected, file):
-            yield file
+            different.append(file)
     last = f"checkpoint_{STEPS}"
     one, other = (open_checkpoint(folder / last) for folder in (found, expected))
     for kind in ("parameters", "slots"):
@@ -148,20 +151,27 @@ def differences(found: Path, expected: Path) -> Iterator[str]:
         if leaves.keys() != wanted.keys() or any(
             not np.array_equal(leaf.value(), wanted[name].value()) for name, leaf in leaves.items()
         ):
-            yield kind
+            different.append(kind)
     names = {path.relative_to(found).as_posix() for path in found.rglob("*")}
     left = [n for n in names if any(mark in n for mark in ("tmp", ".new", ".partial", "damaged"))]
-    yield from sorted(left)
+    return different + sorted(left)
+
+
+def compare(found: Path, expected: Path) -> list[str]:
+    """The differences, found in a process of its own: reading checkpoints starts threads."""
+    with ProcessPoolExecutor(1, FORK) as pool:
+        return pool.submit(differences, found, expected).result()
 
 
 def disturb(name: str, folder: Path, number: signal.Signals, seconds: float) -> str:
     """Starts a run, sends it a signal after so many seconds, and says what was there then."""
     process = start(name, folder)
     time.sleep(seconds)
-    over = process.poll() is not None
-    process.send_signal(number)
+    over = not process.is_alive()
+    if not over:
+        os.kill(process.pid, number)
     began = time.monotonic()
-    process.communicate()
+    process.join()
     ended = time.monotonic() - began
     steps = [json.loads(line)["step"] for line in records_until_cut(folder)]
     saved = checkpoints(folder)
@@ -183,34 +193,31 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--terms", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", nargs=2, metavar=("NAME", "FOLDER"))
     arguments = parser.parse_args()
-    if arguments.run:
-        name, folder = arguments.run
-        RUNS[name](Path(folder))
-        return 0
     chance = random.Random(arguments.seed)
     signals = [signal.SIGKILL] * arguments.kills + [signal.SIGTERM] * arguments.terms
     print("| run | signal | after | ended in | newest record | newest checkpoint | resumed |")
     print("|---|---|---|---|---|---|---|")
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
+        jax.config.update("jax_compilation_cache_dir", f"{scratch}/jax")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         lasted = {}
         for name in RUNS:
             for folder in (f"compiled_{name}", name):  # the second time as all others
                 process = start(name, Path(scratch) / folder)
                 began = time.monotonic()
-                process.communicate()
+                process.join()
                 lasted[name] = time.monotonic() - began
-                assert process.returncode == 0
+                assert process.exitcode == 0
         for index, number in enumerate(signals):
             name = list(RUNS)[index % len(RUNS)]
             folder = Path(scratch) / str(index)
             told = disturb(name, folder, number, chance.uniform(0.0, lasted[name]))
             process = start(name, folder)
-            _, errors = process.communicate()
-            found = [f"exit {process.returncode}: {errors[-300:]}"] if process.returncode else []
-            found = found or list(differences(folder, Path(scratch) / name))
+            process.join()
+            found = [f"exit status {process.exitcode}"] * bool(process.exitcode)
+            found = found or compare(folder, Path(scratch) / name)
             wrong += bool(found)
             outcome = ", ".join(found) or "the same"
             print(f"| {name} | {number.name} | {told} | {outcome} |", flush=True)

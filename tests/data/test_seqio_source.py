@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import seqio
 
-from po_jax.data import seqio_source
+from po_jax.data import records, seqio_source
 from po_jax.data.layouts import Comparisons, Prompts, Supervised
-from tasks import jsonl, records, registration, tldr
+from tasks import jsonl, registration, tldr
 
 LENGTHS = {"inputs": 8, "targets": 5}
 BYTES = seqio.ByteVocabulary()
@@ -67,6 +67,17 @@ def test_prompts_come_with_their_texts(tasks):
     assert batch.texts["answers"] == [["z"]] * 3
     assert batch.texts["where"] == [f"feed_b_prompts, train, example {i}" for i in (1, 2, 3)]
     assert [decode(ids) for ids in batch.arrays["prompt"]] == ["b0", "b1", "b2"]
+
+
+def test_texts_come_through_as_they_were(tmp_path):
+    texts = ["one\u2028two\u0085three\r\n", "\ufeff nul \0", "\U0001f600 \x1c caf\u00e9 cafe\u0301"]
+    write(tmp_path, "train", [{"prompt": text, "completion": text} for text in texts])
+    jsonl.register("feed_texts", tmp_path, BYTES)
+    stream = seqio_source.stream("feed_texts_prompts", "train", Prompts({"inputs": 64}), 3)
+    batch = next(stream.one_pass())
+    assert batch.texts["inputs"] == texts
+    assert batch.texts["answers"] == [[text] for text in texts]
+    assert [decode(ids) for ids in batch.arrays["prompt"]] == texts
 
 
 def test_a_mixture_draws_at_its_rates(tasks):
@@ -167,16 +178,39 @@ def test_what_is_not_there_is_named(tasks, task, split, layout, message):
     ("change", "message"),
     [
         ({"completion_2": ""}, "train: completion_2 is empty in example 2"),
+        (
+            {"completion_2": "", "completion_2_ended": False},
+            "train: completion_2 is empty in examp",
+        ),
         ({"preference": 1.5}, r"train: expected preferences in \[0, 1\], got 1.5 in example 2"),
         ({"preference": float("nan")}, "got nan in example 2"),
     ],
 )
 def test_a_task_of_someone_elses_is_checked(change, message):
-    good = {"inputs": "p", "completion_1": "a", "completion_2": "b", "preference": 1.0}
-    name = "feed_" + re.sub(r"\W", "_", message)
+    good = {"inputs": "p", "completion_1": "a", "completion_2": "b", "preference": 1}
+    good |= dict.fromkeys(change.keys() - good.keys(), True)
+    name = "feed_" + re.sub(r"\W", "_", f"{message} {len(change)}")
     jsonl.registration.add_comparisons(name, lambda split: [good, {**good, **change}], BYTES)
     with pytest.raises(ValueError, match=message):
         seqio_source.stream(name, "train", Comparisons(LENGTHS), 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "expected rows of a split, got none"),
+        ([{"inputs": "a", "answers": []}, {"inputs": "b"}], "expected .'answers'. in row 2, got"),
+        (
+            [{"inputs": b"caf\xe9", "answers": []}],
+            "train: expected inputs_pretokenized in UTF-8, got",
+        ),
+    ],
+)
+def test_a_reader_of_someone_elses_is_checked(rows, message):
+    name = f"feed_rows_{len(rows)}"
+    jsonl.registration.add_prompts(name, lambda split: rows, BYTES)
+    with pytest.raises(ValueError, match=message):
+        seqio_source.stream(name, "train", Prompts(LENGTHS), 2)
 
 
 def test_human_comparisons_lose_nothing_on_the_way(shared_data):

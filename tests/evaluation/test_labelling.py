@@ -9,12 +9,11 @@ import jax
 import pytest
 
 from po_jax.checkpoints.load import load_parameters
-from po_jax.data import json_lines
+from po_jax.data import json_lines, records
 from po_jax.evaluation.labelling import Labelling
 from po_jax.evaluation.prompts import gather
 from po_jax.judges import CallableJudge, CallFailed, Calls, JudgeError
 from po_jax.vocabulary import to_text
-from tasks import records
 from tests.evaluation import tiny
 from tests.vocabularies import Numbers
 
@@ -119,7 +118,7 @@ def test_a_labelling_that_starts_again_asks_nothing_twice(checkpoint, tmp_path):
 def test_what_teaches_nothing_is_left_out_and_counted(checkpoint, caplog):
     assert list(labelling(checkpoint, lambda *texts: 0.5).records()) == []
     (said,) = (record.getMessage() for record in caplog.records)
-    assert re.match(r"of 5 pairs are left out: \d (judged alike|with an empty completion)", said)
+    assert re.match(r"of 5 pairs are left out: \d (judged alike|with an empty text)", said)
     assert sum(map(int, re.findall(r" (\d) ", said.partition(":")[2]))) == tiny.PROMPTS
 
 

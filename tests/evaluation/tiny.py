@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from po_jax.checkpoints.about import About
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream, Corpus, Ragged
@@ -31,12 +32,12 @@ def sampler(**options) -> Sampler:
     return Sampler(MODEL, strategy, make_partitioner(devices=jax.devices()[:2]), batch_size=4)
 
 
-def write(folder, **seeds: int) -> dict[str, str]:
+def write(folder, about: About | None = None, **seeds: int) -> dict[str, str]:
     """A policy of fresh parameters for each name and its seed; name -> path."""
     init = jax.jit(MODEL.init)
     for name, seed in seeds.items():
         manager = CheckpointManager(folder / name)
-        manager.save(3, {"params": init(jax.random.key(seed))})
+        manager.save(3, {"params": init(jax.random.key(seed))}, about=about)
         manager.close()
     return {name: str(folder / name) for name in seeds}
 

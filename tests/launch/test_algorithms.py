@@ -85,13 +85,22 @@ def test_the_algorithm_trains(algorithm, folder, tmp_path):
     assert f"{'online' if online else 'offline'}_feed" in configuration
 
 
-def test_the_same_command_resumes_and_its_configuration_can_be_run_again(folder, tmp_path):
+def test_the_same_command_resumes_and_its_configuration_can_be_run_again(folder, tmp_path, capsys):
     short = command(folder, "online", "ipo_md", tmp_path / "run")
     longer = [*short, "--gin.TRAIN_STEPS=4"]
     assert train.main(short) == 0
     assert train.main(longer) == 0
     again = [f"--gin_file={tmp_path}/run/config.gin", f"--gin.MODEL_DIR='{tmp_path}/again'"]
     assert train.main(again) == 0
+    assert train.main([*again, f"--gin.MODEL_DIR='{tmp_path}/run'"]) == 0  # the same, in full
+    capsys.readouterr()
+    for other, before, now in (
+        ([*longer, "--gin.BATCH_SIZE=16"], "data.batch_size 8", "16"),
+        ([*longer, "--gin.TAU=0.7"], "model.objective.tau 0.1", "0.7"),
+        (command(folder, "online", "dpo_md", tmp_path / "run"), "loss.is 'ipo'", "'dpo'"),
+    ):
+        assert train.main(other) == 1
+        assert f"{before}: expected the same to go on, got {now}" in capsys.readouterr().err
     resumed, alone = (open_checkpoint(tmp_path / name).parameters for name in ("run", "again"))
     jax.tree.map(
         lambda a, b: np.testing.assert_array_equal(a.value(), b.value()), dict(resumed), dict(alone)

@@ -1,10 +1,11 @@
 """What gin files build of seqio tasks, where it cannot be built."""
 
+import gin
 import pytest
 import seqio
 
-from launch import settings
-from po_jax.data.layouts import Prompts
+from launch import gin_support, settings
+from po_jax.data.layouts import Comparisons, Prompts, Supervised
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
@@ -52,3 +53,21 @@ def test_lengths_that_are_not_given_are_named(length):
 def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="to name a module, got 'tasks.nowhere'"):
         settings.vocabulary("x", "tasks.nowhere")
+
+
+@pytest.mark.parametrize("keep_end", [True, False])
+def test_the_end_of_prompts_is_kept_by_all_that_cut_them_or_by_none(keep_end):
+    gin_support.configure(
+        ["gin/models/t5_1_1/small.gin", "gin/runs/sample.gin"],
+        [
+            f"KEEP_END={keep_end}",
+            "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 4}",
+            "MIXTURE_OR_TASK_NAME=x",
+            "MIXTURE_OR_TASK_MODULE=x",
+            "CHECKPOINT_PATH=x",
+        ],
+    )
+    made = [gin_support.call(layout) for layout in (Prompts, Supervised, Comparisons)]
+    assert [layout.keep_end for layout in made] == [keep_end] * 3
+    assert gin.query_parameter("Completer.keep_end") == gin.query_parameter("Prompts.keep_end")
+    gin.clear_config()

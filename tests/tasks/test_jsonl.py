@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import seqio
 
-from tasks import jsonl, records, vocabularies
+from po_jax.data import records
+from tasks import jsonl, vocabularies
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import seqio
 
-from tasks import records, tldr
+from po_jax.data import records
+from tasks import tldr
 
 LINE = {
     "info": {"id": "x", "post": "I lost my cat.", "title": "Cat", "subreddit": "pets"},

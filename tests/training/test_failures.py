@@ -11,7 +11,7 @@ import pytest
 
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
 from po_jax.interruption import Interrupted, Interruption, check
-from po_jax.judges import CallableJudge, JudgeError
+from po_jax.judges import CallableJudge, Calls, JudgeError
 from po_jax.reporting.writers import JsonLines
 from po_jax.training.held_out import PolicyEvaluation
 from tests.training import small_run
@@ -40,7 +40,7 @@ class Judge:
 
 def run(folder, judge=None, steps=5, **options):
     """Offline IPO with an evaluation by a Python judge after steps 3 and 5."""
-    asked = CallableJudge(judge or Judge(), WORDS, threads=1)
+    asked = CallableJudge(judge or Judge(), WORDS, calls=Calls(threads=1))
 
     def held_out(run):
         return PolicyEvaluation(

@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
-from po_jax.judges import CallableJudge
+from po_jax.judges import CallableJudge, Calls
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
 from po_jax.training.loop import Updates
@@ -97,6 +98,23 @@ def test_the_start_is_pinned_whatever_its_folder_gains(tmp_path):
         again.known(parameters(7))  # written over in its place
 
 
+def test_a_resumed_run_has_the_reference_that_it_began_with(tmp_path):
+    references = []
+
+    class Watched(OfflineFeed):
+        def __init__(self, run, data):
+            super().__init__(run, data)
+            references.append(lambda: fingerprint(run.reference))
+
+    for seed in (3, 7):  # the second time there is a newer checkpoint
+        save(tmp_path / "sft", seed, parameters(seed))
+        start = str(tmp_path / "sft")
+        small_run.train(
+            tmp_path / "run", Watched, small_run.comparisons(), 1, initial_checkpoint_path=start
+        )
+    assert [found() for found in references] == 2 * [fingerprint(parameters(3))]
+
+
 def test_another_path_will_do_if_it_leads_to_the_same_parameters(tmp_path):
     save(tmp_path / "sft", 3, parameters(3))
     origin(tmp_path, tmp_path / "sft", begun=False, loaded=3)
@@ -155,7 +173,7 @@ def test_what_is_described_tells_apart_what_learns_differently():
         made = partial(OnlineFeed, annotator=judge, strategy=small_run.STRATEGY)
         return made(small_run_run(), small_run.prompts(), betas=(0.0, schedule(0.5)))
 
-    one, other = small_run.judge(), CallableJudge(max, Numbers(), threads=3)
+    one, other = small_run.judge(), CallableJudge(max, Numbers(), calls=Calls(threads=3))
     different = [
         optax.adam(1e-3),
         optax.adam(1e-4),
@@ -173,7 +191,8 @@ def test_what_is_described_tells_apart_what_learns_differently():
     told = [json.dumps(describe(thing), sort_keys=True) for thing in different]
     assert len(set(told)) == len(told)
     assert "0x" not in "".join(told)  # no address, which another process would not have
-    assert describe(feed(CallableJudge(max, Numbers(), threads=1))) == describe(feed(other))
+    same = CallableJudge(max, Numbers(), calls=Calls(threads=1))
+    assert describe(feed(same)) == describe(feed(other))
 
 
 def small_run_run():

@@ -27,7 +27,7 @@ class TokenizerJson(seqio.Vocabulary):
       path: of tokenizer.json; tokenizer_config.json beside it may name the special tokens.
 
     Raises:
-      ValueError: if the file is no tokenizer, or its padding is not 0, as T5's network has it.
+      ValueError: if the file is no tokenizer, or has no EOS, or padding that is not 0.
       ImportError: without the library.
     """
 
@@ -48,8 +48,8 @@ class TokenizerJson(seqio.Vocabulary):
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # The library raises Exception itself.
             raise ValueError(f"{path}: expected a tokenizer.json, got: {error}") from error
-        if self._ids["pad"] != 0:
-            raise ValueError(f"{path}: expected padding of id 0, got {self._ids['pad']}")
+        if self._ids["pad"] != 0 or self._ids["eos"] is None:
+            raise ValueError(f"{path}: expected padding of id 0 and an EOS, got {self._ids}")
         self._size = 1 + max(self._tokenizer.get_vocab().values())
 
     @property
@@ -76,10 +76,11 @@ class TokenizerJson(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: Any) -> np.ndarray:
-            text = text if isinstance(text, bytes) else text.item()  # As TensorFlow likes.
+            text = np.asarray(text, object).item()  # Bytes in a graph, else an array of them.
             return np.asarray(self._encode(text.decode("utf-8")), np.int32)
 
-        return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), [None])
+        text = tf.convert_to_tensor(s, tf.string)
+        return tf.ensure_shape(tf.numpy_function(encode, [text], tf.int32), [None])
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(rows: np.ndarray) -> Any:

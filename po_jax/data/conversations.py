@@ -12,8 +12,9 @@ these joined. Other parts (images), and tools that are called, no text can hold:
 
 A record may leave out its prompt: it is then what `chosen` and `rejected` have in common at the
 beginning, in whole messages or, in texts, whole words. Completions that repeat the messages of the
-prompt are taken without them. `messages` alone are a prompt and, if the assistant has the last
-word, its completion.
+prompt are taken without them. Where there is no completion, `messages` are a prompt and, if the
+assistant has the last word, its completion; a prompt that stands beside them must be their
+beginning.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def prompt_and(record: Record, keys: Sequence[str], where: str) -> tuple[str, li
         if not beginning or sides[0] == sides[1]:
             raise ValueError(
                 f"{where}: expected the key 'prompt', or that {' and '.join(map(repr, keys))} "
-                f"begin alike and end otherwise, got only {sorted(record)}"
+                f"begin alike and end otherwise, got only {sorted(record)!s:.200}"
             )
         prompt = render(beginning).rstrip()
         sides = [side[len(beginning) :] for side in sides]
@@ -65,10 +66,14 @@ def unfolded(record: Record, where: str) -> Record:
     Raises:
       ValueError: `messages` is no conversation; names `where`.
     """
-    if "messages" not in record or "prompt" in record:
+    if "messages" not in record or record.keys() & {"completion", "summary", "chosen"}:
         return record
-    if isinstance(read(record, "messages", where), str):
+    said = read(record, "messages", where)
+    if isinstance(said, str):
         raise ValueError(f"{where}: expected 'messages' to be a list of messages, got a text")
+    prompt = render(read(record, "prompt", where)) if "prompt" in record else None
+    if prompt not in (None, render(said)) and _after(prompt, said) == said:
+        raise ValueError(f"{where}: expected 'messages' to begin with 'prompt', got another prompt")
     messages = record["messages"]
     if messages[-1]["role"] != "assistant":
         return {**record, "prompt": messages}
@@ -82,7 +87,7 @@ def read(record: Record, key: str, where: str) -> Said:
       ValueError: it is neither, is missing or is empty; names `where`.
     """
     if key not in record:
-        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)}")
+        raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)!s:.200}")
     value = record[key]
     if isinstance(value, str):
         said = value if value.strip() else ""
@@ -92,7 +97,7 @@ def read(record: Record, key: str, where: str) -> Said:
     else:
         raise ValueError(
             f"{where}: expected {key!r} to be a string or a list of messages, "
-            f"got {reprlib.repr(value)}"
+            f"got {reprlib.repr(value):.60}"
         )
     if not said:
         raise ValueError(f"{where}: {key!r} is empty")
@@ -111,7 +116,7 @@ def render(said: Said) -> str:
 def _turn(message: object, where: str) -> Turn:
     if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
         raise ValueError(
-            f'{where}: expected {{"role": ..., "content": ...}}, got {reprlib.repr(message)}'
+            f'{where}: expected {{"role": ..., "content": ...}}, got {reprlib.repr(message):.60}'
         )
     role, content = message["role"], message.get("content")
     if message.get("tool_calls") or message.get("function_call"):
@@ -119,7 +124,7 @@ def _turn(message: object, where: str) -> Turn:
     if isinstance(content, list):
         content = "".join(_part(part, where) for part in content)
     if not isinstance(content, str):
-        raise ValueError(f"{where}: expected a text as content, got {reprlib.repr(content)}")
+        raise ValueError(f"{where}: expected a text as content, got {reprlib.repr(content):.60}")
     if not content.strip() and role != "system":
         raise ValueError(f"{where}: the {role}'s content is empty")
     return role, content
@@ -128,7 +133,7 @@ def _turn(message: object, where: str) -> Turn:
 def _part(part: object, where: str) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
-    raise ValueError(f"{where}: expected parts of type 'text', got {reprlib.repr(part)}")
+    raise ValueError(f"{where}: expected parts of type 'text', got {reprlib.repr(part):.60}")
 
 
 def _common_beginning(sides: Sequence[Said]) -> Said:

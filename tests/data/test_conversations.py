@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks import conversations, records
+from po_jax.data import conversations, records
 
 ASK = {"role": "user", "content": "What color is the sky?"}
 BLUE = {"role": "assistant", "content": "It is blue."}
@@ -95,6 +95,13 @@ def test_comparisons(record, expected):
     [
         ({"prompt": [ASK], "completion": [BLUE]}, ASK["content"], "It is blue."),
         ({"messages": [ASK, BLUE]}, ASK["content"], "It is blue."),
+        ({"prompt": ASK["content"], "messages": [ASK, BLUE]}, ASK["content"], "It is blue."),
+        (
+            {"prompt": [BRIEF, ASK], "messages": [BRIEF, ASK, BLUE, AGAIN, GREEN]},
+            SEVERAL,
+            "It is green.",
+        ),
+        ({"prompt": "a", "completion": "b", "messages": [ASK, BLUE]}, "a", "b"),
         ({"messages": [BRIEF, ASK, BLUE, AGAIN, GREEN]}, SEVERAL, "It is green."),
     ],
 )
@@ -109,8 +116,11 @@ def test_demonstrations(record, inputs, target):
     [
         ({"prompt": [ASK]}, {"inputs": ASK["content"], "answers": []}),
         ({"messages": [ASK]}, {"inputs": ASK["content"], "answers": []}),
+        ({"prompt": [ASK], "messages": [ASK]}, {"inputs": ASK["content"], "answers": []}),
         ({"prompt": "a", "completion": None}, {"inputs": "a", "answers": []}),
         ({"prompt": "a", "completion": " "}, {"inputs": "a", "answers": []}),
+        ({"prompt": "a", "completion": "b", "label": True}, ["b"]),
+        ({"prompt": "a", "completion": "b", "label": False}, []),
         ({"prompt": "a", "summary": "b", "chosen": "c", "rejected": "d"}, ["b"]),
         ({"prompt": "a", "chosen": "c", "rejected": "d", "preference": 0.2}, ["d"]),
     ],
@@ -215,6 +225,11 @@ def test_what_is_no_comparison_is_named(record, message):
         ({"messages": "a"}, "'messages' to be a list of messages, got a text"),
         ({"messages": 5}, "'messages' to be a string or a list of messages, got 5"),
         ({"messages": [BLUE]}, "'prompt' is empty"),
+        (
+            {"prompt": "a", "messages": [ASK, BLUE]},
+            "'messages' to begin with 'prompt', got another",
+        ),
+        ({"prompt": 5, "messages": [ASK, BLUE]}, "'prompt' to be a string or a list of messages"),
         ({"text": "a"}, "expected the key '(prompt|completion)', got only"),
     ],
 )
@@ -222,6 +237,14 @@ def test_what_is_no_demonstration_is_named(record, message):
     for parse in (records.demonstration, records.prompt):
         with pytest.raises(ValueError, match=f"f.jsonl, line 7: .*{message}"):
             parse(record, "f.jsonl, line 7")
+
+
+def test_a_completion_that_is_labelled_bad_is_not_imitated():
+    record = {"prompt": "a", "completion": "b", "label": False}
+    with pytest.raises(
+        ValueError, match="f.jsonl, line 7: .* to imitate, got one with 'label' fal"
+    ):
+        records.demonstration(record, "f.jsonl, line 7")
 
 
 def test_one_message_is_its_content():
