@@ -245,10 +245,13 @@ def _within(seconds: float, function: Callable[..., Any], question: Question) ->
     error = answer.exception()
     if error is None:
         return answer.result()
+    # Gin adds lines of its own to what a function raises, and hides its arguments.
+    first = (str(error).splitlines() or [""])[0][:200]
     if isinstance(error, CallFailed):
-        raise error
-    reason = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
-    raise CallFailed(reason, f"raised {error!r:.200}") from error
+        raise CallFailed(error.reason, first, again=error.again, after=error.after) from error
+    name = type(error).__name__
+    reason = "timed out" if isinstance(error, TimeoutError) else name
+    raise CallFailed(reason, f"raised {name}: {first}" if first else f"raised {name}") from error
 
 
 def _number(answer: Any, low: float, high: float) -> float:

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import gin
 import numpy as np
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_failed_call_is_repeated_after_pauses_that_grow():
 
 def test_retries_have_a_limit():
     judge = Failing(*[OSError("down")] * 3)
-    with pytest.raises(JudgeError, match=r"Failing: raised OSError\('down'\) on 'a' \(after 3 c"):
+    with pytest.raises(JudgeError, match=r"Failing: raised OSError: down on 'a' \(after 3 c"):
         asked(judge, retries=2)
     assert len(judge.times) == 3
     assert asked(Failing(*[OSError()] * 3), retries=3)[0] == [0.25]
@@ -67,6 +68,20 @@ def test_what_another_call_cannot_help_is_not_asked_again():
     with pytest.raises(JudgeError, match="expected a number, got None on 'a'$"):
         asked(said.append)
     assert said == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (CallFailed("HTTP 401", "the key is wrong", again=False), "the key is wrong"),
+        (OSError("the line is dead"), "raised OSError: the line is dead"),
+        (TimeoutError(), "raised TimeoutError"),
+    ],
+)
+def test_what_a_function_of_gins_raises_is_told_in_full(error, said):
+    failing = gin.external_configurable(Failing(error).__call__, f"judge_{id(error)}")
+    with pytest.raises(JudgeError, match=rf": {said} on 'a'$"):
+        asked(failing, retries=0)
 
 
 def test_a_service_that_asks_to_wait_is_left_alone_by_all():
