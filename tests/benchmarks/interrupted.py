@@ -164,20 +164,22 @@ def compare(found: Path, expected: Path) -> list[str]:
 
 
 def disturb(name: str, folder: Path, number: signal.Signals, seconds: float) -> str:
-    """Starts a run, sends it a signal after so many seconds, and says what was there then."""
+    """Starts a run, sends it a signal after so many seconds, and says what was there then.
+
+    Returns nothing where the run was over by then.
+    """
     process = start(name, folder)
     time.sleep(seconds)
-    over = not process.is_alive()
-    if not over:
-        os.kill(process.pid, number)
+    if not process.is_alive():
+        return ""
+    os.kill(process.pid, number)
     began = time.monotonic()
     process.join()
     ended = time.monotonic() - began
     steps = [json.loads(line)["step"] for line in records_until_cut(folder)]
     saved = checkpoints(folder)
     return (
-        f"{'after its end' if over else f'{seconds:.2f} s'} | {ended:.2f} s | "
-        f"{max(steps, default=0)} | {max(saved, default='none')}"
+        f"{seconds:.2f} s | {ended:.2f} s | {max(steps, default=0)} | {max(saved, default='none')}"
     )
 
 
@@ -212,8 +214,10 @@ def main() -> int:
                 assert process.exitcode == 0
         for index, number in enumerate(signals):
             name = list(RUNS)[index % len(RUNS)]
-            folder = Path(scratch) / str(index)
-            told = disturb(name, folder, number, chance.uniform(0.0, lasted[name]))
+            told = ""
+            while not told:  # a moment after the end is drawn again
+                folder = Path(tempfile.mkdtemp(dir=scratch)) / name
+                told = disturb(name, folder, number, chance.uniform(0.0, lasted[name]))
             process = start(name, folder)
             process.join()
             found = [f"exit status {process.exitcode}"] * bool(process.exitcode)
