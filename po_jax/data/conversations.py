@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import os
 import re
 import reprlib
+from typing import Any, cast
 
 from po_jax.data.json_lines import Record
 
@@ -89,6 +90,7 @@ def read(record: Record, key: str, where: str) -> Said:
     if key not in record:
         raise ValueError(f"{where}: expected the key {key!r}, got only {sorted(record)!s:.200}")
     value = record[key]
+    said: Said
     if isinstance(value, str):
         said = value if value.strip() else ""
     elif isinstance(value, list):
@@ -140,7 +142,7 @@ def _common_beginning(sides: Sequence[Said]) -> Said:
     """What all begin with: whole messages or, of texts, whole words."""
     if len({type(side) for side in sides}) > 1:
         return ""
-    common = os.path.commonprefix(sides)  # of lists, too
+    common: Any = os.path.commonprefix(cast(Any, sides))  # of lists, too
     if isinstance(common, list):
         return common
     words = re.match(r".*\s", common, re.DOTALL)

@@ -1,6 +1,6 @@
 """A corpus of records in memory: a data frame's, or a list of dictionaries."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,6 @@ def _corpus(
     )
 
 
-def _tokens(rows: list[Mapping[str, Any]], name: str, vocabulary: Vocabulary) -> Ragged:
+def _tokens(rows: Sequence[Mapping[str, Any]], name: str, vocabulary: Vocabulary) -> Ragged:
     tokens = [encode(vocabulary, row[name], row.get(f"{name}_ended", True)) for row in rows]
     return Ragged(np.concatenate(tokens), np.array([len(row) for row in tokens]))
