@@ -16,8 +16,8 @@ from po_jax.checkpoints.manager import CheckpointManager
 @pytest.fixture
 def inside(tmp_path, monkeypatch):
     """A folder whose sibling is `runs`."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     return tmp_path
 
 
@@ -36,7 +36,7 @@ def test_what_is_saved_at_a_path_with_dots_is_read_there(inside):
 @pytest.mark.parametrize("format", convert.FORMATS)
 def test_other_formats_at_a_path_with_dots(small, inside, format):
     convert.plan(small.directory, Target(format=format)).write("../out")
-    opened = open_checkpoint("../work/../out")
+    opened = open_checkpoint("../here/../out")
     os.chdir("/")
     name = "encoder/encoder_norm/scale"
     np.testing.assert_array_equal(opened.parameters[name].value(), small.params[name])
@@ -44,9 +44,9 @@ def test_other_formats_at_a_path_with_dots(small, inside, format):
 
 def test_a_link_is_followed_before_its_dots(inside):
     (inside / "elsewhere" / "deep").mkdir(parents=True)
-    (inside / "work" / "link").symlink_to(inside / "elsewhere" / "deep")
+    (inside / "here" / "link").symlink_to(inside / "elsewhere" / "deep")
     assert paths.absolute("link/../x") == inside / "elsewhere" / "x"
-    assert paths.absolute("link/x") == inside / "work" / "link" / "x"
+    assert paths.absolute("link/x") == inside / "here" / "link" / "x"
 
 
 def test_home(monkeypatch, tmp_path):
