@@ -76,13 +76,13 @@ class Algorithm:
     Attributes:
       objective: of the pairs.
       answer: the exact log pi, in float64, of a game.
-      beta: weights of the reference in the two completions; None for offline data.
+      betas: weights of the reference in the two completions; None for offline data.
       transitive: judged by Bradley-Terry rewards, not around the cycle.
     """
 
     objective: objectives.Objective
     answer: Callable[[Game], LogPolicy]
-    beta: tuple[float, float] | None = (0.0, 0.0)
+    betas: tuple[float, float] | None = (0.0, 0.0)
     transitive: bool = False
 
 
@@ -129,7 +129,7 @@ def response_to_data(game: Game) -> LogPolicy:
 
 
 def _contrastive(loss: Callable) -> objectives.Objective:
-    return partial(objectives.contrastive, loss=partial(loss, tau=TAU))
+    return partial(objectives.contrastive, loss=loss, tau=TAU)
 
 
 _IPO, _DPO = _contrastive(pairwise.ipo), _contrastive(pairwise.dpo)
@@ -205,20 +205,20 @@ def train(
 
     def feed(run, data):
         seen["reference"] = jax.tree.map(np.asarray, run.reference)
-        if algorithm.beta is None:
+        if algorithm.betas is None:
             return OfflineFeed(run, data)
         return OnlineFeed(
             run,
             data,
             annotator=TableJudge(PLAYERS, _preferences(algorithm), REWARDS),
             strategy=Strategy(max_length=LENGTHS["targets"]),
-            beta=algorithm.beta,
+            betas=algorithm.betas,
         )
 
-    layout = layouts.Prompts if algorithm.beta is not None else layouts.Comparisons
-    state = loop.train(
+    layout = layouts.Prompts if algorithm.betas is not None else layouts.Comparisons
+    trainer = loop.Trainer(
         model=PolicyModel(language_model=MODEL, objective=algorithm.objective),
-        optimizer=partial(optimizers.adamw, learning_rate=_falling(learning_rate, steps)),
+        optimizer=optimizers.adamw(_falling(learning_rate, steps), MODEL.parameter_axes()),
         feed=feed,
         data=BatchStream(_pairs(_preferences(algorithm)), layout(LENGTHS), batch_size),
         partitioner=make_partitioner(devices=jax.devices()[:1]),
@@ -228,6 +228,7 @@ def train(
         log_period=50,
         save_period=steps,
     )
+    state = trainer.train()
     measured = [
         _measure(algorithm, i, seen["reference"], state.params) for i in range(len(PLAYERS))
     ]
@@ -271,7 +272,7 @@ def _pairs(tables: list[np.ndarray]) -> Corpus:
 
 
 def _measure(algorithm, i, reference, params) -> tuple[float, float, float]:
-    shown = SPEAKABLE if algorithm.beta is None else np.arange(ACTIONS)
+    shown = SPEAKABLE if algorithm.betas is None else np.arange(ACTIONS)
 
     def given_shown(log_policy: LogPolicy) -> LogPolicy:
         return jax.nn.log_softmax(log_policy[shown])

@@ -11,6 +11,7 @@ from scipy import stats
 from po_jax.game.equilibrium import Game
 from po_jax.game.gradients import expected_loss
 from po_jax.game.language import Player, TableJudge
+from po_jax.judges import Pairs
 from po_jax.logprobs import sequence_logprob
 from po_jax.sampling import Strategy, sample
 from po_jax.types import PreferenceBatch
@@ -95,20 +96,20 @@ def _draw(contest, betas, batches, pairs, seed):
         jax.random.key(seed),
     )
     # From [prompts, samples, length], a pair's samples side by side, to [rows, 2, length].
-    rollout = jax.tree.map(lambda x: x.reshape(-1, 2, length), rollout)
     prompts = jnp.repeat(prompt, batches * pairs, axis=0)
-    annotator = TableJudge(
+    rollout = jax.tree.map(lambda x: x.reshape(-1, 2, length), rollout.replace(prompt=None))
+    judge = TableJudge(
         contest.players,
         [np.asarray(game.preference) for game in contest.games],
         [np.asarray(game.reward) for game in contest.games],
     )
-    judgement = annotator.begin(prompts, rollout.completion, rollout.mask)()
+    judgement = judge.begin(Pairs(prompts, rollout.completion, rollout.mask))()
     drawn = PreferenceBatch(
         prompt=prompts,
         completion=rollout.completion,
         mask=rollout.mask,
         preference=jnp.asarray(judgement.preference),
-        reference_logprob=sequence_logprob(rollout.reference_logprob, rollout.mask),
+        reference_logprob=sequence_logprob(rollout.partner_logprob, rollout.mask),
         reward=jnp.asarray(judgement.reward),
     )
 

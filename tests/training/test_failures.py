@@ -40,7 +40,7 @@ class Judge:
 
 def run(folder, judge=None, steps=5, **options):
     """Offline IPO with an evaluation by a Python judge after steps 3 and 5."""
-    asked = CallableJudge(judge or Judge(), WORDS, calls=Calls(threads=1))
+    asked = CallableJudge(judge or Judge(), WORDS, calls=Calls(threads=1, retries=0))
 
     def held_out(run):
         return PolicyEvaluation(
