@@ -85,6 +85,30 @@ def test_the_algorithm_trains(algorithm, folder, tmp_path):
     assert f"{'online' if online else 'offline'}_feed" in configuration
 
 
+@pytest.mark.parametrize("run", ["sft", "preference_model", "reward_model"])
+def test_a_run_without_an_algorithm_trains(run, folder, tmp_path, monkeypatch):
+    task = "jsonl_sft" if run == "sft" else "jsonl_comparisons"
+    if run == "sft":
+        lines = '{"prompt": "Add numbers.", "completion": "Sum of numbers."}\n' * 9
+        for split in ("train", "validation"):
+            (tmp_path / f"{split}.jsonl").write_text(lines)
+        monkeypatch.setenv("PO_JAX_JSONL_DIR", str(tmp_path))
+    arguments = [
+        f"--gin_file={folder}/model.gin",
+        f"--gin_file=gin/runs/{run}.gin",
+        f"--gin.MODEL_DIR={tmp_path / 'run'}",
+        f"--gin.MIXTURE_OR_TASK_NAME={task}",
+        "--gin.MIXTURE_OR_TASK_MODULE=tasks.jsonl",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 16, 'targets': 6}",
+        "--gin.BATCH_SIZE=8",
+        "--gin.TRAIN_STEPS=1",
+    ]
+    assert train.main(arguments) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert {line["split"] for line in lines} == {"train", "held_out"}
+    assert all("accuracy" in line for line in lines)
+
+
 def test_the_same_command_resumes_and_its_configuration_can_be_run_again(folder, tmp_path, capsys):
     short = command(folder, "online", "ipo_md", tmp_path / "run")
     longer = [*short, "--gin.TRAIN_STEPS=4"]
