@@ -60,13 +60,13 @@ def policy_gradient(
       tau: regularisation strength, >= 0, in units of reward / nat.
 
     Raises:
-      ValueError: if `tau` is negative, or with fewer than two completions a prompt.
+      ValueError: if `tau` is negative, or with fewer than two completions of each prompt.
     """
     _check_not_negative("policy_gradient", tau)
     samples = policy.shape[1]
     if samples < 2:
         raise ValueError(
-            f"policy_gradient: expected at least 2 completions a prompt, got {samples}"
+            f"policy_gradient: expected at least 2 completions of each prompt, got {samples}"
         )
     regularised = reward - tau * (policy - reference)
     centred = regularised - jnp.mean(regularised, axis=1, keepdims=True)

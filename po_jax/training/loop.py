@@ -69,7 +69,7 @@ class Trainer:
 
     Attributes:
       model: what is trained.
-      optimizer: how.
+      optimizer: turns gradients into updates; any transformation of optax.
       feed: makes the feed, given the run and `data`.
       data: batches by step.
       partitioner: the mesh and its rules.

@@ -22,7 +22,7 @@ class Start:
 
     Args:
       model: what is trained.
-      optimizer: how.
+      optimizer: turns gradients into updates; any transformation of optax.
       partitioner: the mesh and its rules.
       key: the run's root key.
       average: keep a moving average of the parameters.

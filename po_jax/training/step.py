@@ -83,7 +83,7 @@ def make_train_step(
 
     Args:
       model: what is trained.
-      optimizer: how.
+      optimizer: turns gradients into updates; any transformation of optax.
       partitioner: the mesh and its rules.
       shardings: of the state, from `state_shardings`.
       micro_batches: pieces a batch is processed in, to save memory.

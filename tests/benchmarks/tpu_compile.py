@@ -73,7 +73,7 @@ def lower_step(model, partitioner, args):
 
 
 def lower_sampler(model, partitioner, args):
-    """Two completions a prompt from the mixture of policy and reference."""
+    """Two completions of each prompt from the mixture of policy and reference."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),

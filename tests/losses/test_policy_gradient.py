@@ -91,7 +91,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="expected tau >= 0, got -0.1"):
         nash_md_pg(POLICY, REFERENCE, PREFERENCE, tau=-0.1)
     one = jnp.zeros((3, 1))
-    with pytest.raises(ValueError, match="at least 2 completions a prompt, got 1"):
+    with pytest.raises(ValueError, match="at least 2 completions of each prompt, got 1"):
         policy_gradient(one, one, one, tau=0.1)
     two = jnp.zeros((3, 2))
     with pytest.raises(ValueError, match="expected tau >= 0"):
