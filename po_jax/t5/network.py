@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         return self.logits(self.hidden(*args, **kwargs))
 
     def prefill(self, encoded, encoder_mask, samples, max_length):
-        """An empty cache for `samples` completions of each prompt of at most `max_length` tokens."""
+        """An empty cache for `samples` completions of each prompt, up to `max_length` tokens."""
         cfg = self.config
         cross = self.decoder.cross_keys_values(encoded)
 

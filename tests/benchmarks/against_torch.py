@@ -217,7 +217,7 @@ def ceilings(dtype):
 
 
 def work(emb_dim, num_heads, mlp_dim, layers, *, batch, prompt, completion, itemsize):
-    """GFLOP of the matrix products of an IPO step; GB read to draw one completion of each prompt."""
+    """GFLOP of the matrix products of an IPO step; GB read for one completion of each."""
     width = HEAD_DIM * num_heads
     attention, feed_forward = 4 * emb_dim * width, 2 * emb_dim * mlp_dim
     encoder = decoder = layers * (attention + feed_forward)

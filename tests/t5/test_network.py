@@ -203,7 +203,7 @@ def test_minimal_remat_keeps_more_than_full_and_less_than_none():
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_steps_against_the_cache_equal_decoding_at_once(golden, version, scan, getkey):
-    """Three completions of each prompt share its keys and values; two prompts, five target positions."""
+    """Three completions of a prompt share its keys and values; two prompts, five positions."""
     params = load_tree(golden / version / "params.npz")
     model = T5LM(golden_config(golden, version))
     if scan:
