@@ -17,6 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from po_jax.checkpoints import paths
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.types import Params
@@ -175,7 +176,7 @@ class Origin:
             if recorded and recorded["path"]:
                 raise ValueError(_differs(self._directory, "the start", recorded["path"], None))
             return recorded or {"path": None}
-        given = _absolute(given)
+        given = str(paths.absolute(given))
         if recorded and recorded.get("given") == given:
             if not epath.Path(recorded["path"]).exists():
                 raise ValueError(
@@ -232,10 +233,6 @@ def _flat(tree: Any, name: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= _flat(value, f"{name}.{key}" if name else key)
     return found
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _real(path: epath.PathLike) -> str:
