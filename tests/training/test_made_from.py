@@ -199,3 +199,12 @@ def small_run_run():
     from tests.training.test_held_out import RUN
 
     return RUN
+
+
+def test_the_start_may_lie_in_a_persons_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    manager = CheckpointManager(tmp_path / "sft")
+    manager.save(3, {"params": {"w": np.ones(2, np.float32)}})
+    manager.close()
+    origin = Origin(tmp_path / "run", "~/sft", begun=False)
+    assert origin.checkpoint_path == str(tmp_path / "sft" / "checkpoint_3")
