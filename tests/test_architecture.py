@@ -30,6 +30,7 @@ LAYERS = (
     "models",
     "judges",
     "training",
+    "planning",
     "evaluation",
     "alignment",
     "game",
