@@ -13,7 +13,7 @@ from etils import epath
 import jax
 import optax
 
-from po_jax.checkpoints import paths
+from po_jax import files
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
 from po_jax.data.corpus import BatchStream
 from po_jax.interruption import Interrupted, Interruption, check
@@ -116,7 +116,7 @@ class Trainer:
         for name in ("total_steps", "log_period", "eval_period", "save_period"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
-        object.__setattr__(self, "model_dir", str(paths.absolute(self.model_dir)))
+        object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
         self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
 
     def made_from(self, feed: Feed) -> dict[str, Any]:
