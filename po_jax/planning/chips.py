@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-GIB = 2**30
+GIB = 2.0**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Chip:
     """One chip's published figures.
 
     Attributes:
-      maker: whose compiler makes its programs.
+      maker: makes the devices of a topology, to compile for.
       flops: products and sums of bfloat16 a second, dense.
       memory: bytes that a program can have.
       bandwidth: bytes a second between chip and memory.
@@ -35,7 +35,7 @@ class Chip:
       about: what a GPU's compiler would else ask the GPU; empty for other chips.
     """
 
-    maker: Callable[["Topology"], Sequence[Any]]
+    maker: Callable[[Any], Sequence[Any]]
     flops: float
     memory: float
     bandwidth: float
@@ -140,7 +140,6 @@ def _gpu(topology: Topology) -> Sequence[Any]:
     hosts, of_a_host = (1, *topology.shape)[-2:]
     if len(topology.shape) > 2:
         raise ValueError(f"{topology}: expected GPUs as h100:8, or as hosts x GPUs, h100:4x8")
-    importlib.import_module(f"jax_plugins.{plugin}").initialize()
     return topologies.get_topology_desc(
         topology.name,
         platform="cuda",

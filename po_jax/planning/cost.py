@@ -93,12 +93,12 @@ def _memory(found: Any, program: Program) -> dict[str, float]:
     inputs = found.argument_size_in_bytes - program.given
     outputs = found.output_size_in_bytes - found.alias_size_in_bytes
     memory = {"inputs and outputs": max(inputs, 0.0) + outputs}
-    rest = found.temp_size_in_bytes
+    rest = float(found.temp_size_in_bytes)
     for name, size in program.known.items():
         memory[name] = min(size, rest)
         rest -= memory[name]
     memory["activations and temporaries"] = rest
-    memory["code"] = found.generated_code_size_in_bytes
+    memory["code"] = float(found.generated_code_size_in_bytes)
     return memory
 
 

@@ -18,7 +18,7 @@ def matrix_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr, trips: int) -> float:
       trips: of every loop that ends by a condition, such as a decoding loop.
     """
     inner = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-    return sum(_flops(equation, trips) for equation in inner.eqns)
+    return sum((_flops(equation, trips) for equation in inner.eqns), 0.0)
 
 
 def _flops(equation: Any, trips: int) -> float:

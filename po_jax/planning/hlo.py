@@ -55,7 +55,7 @@ class Instruction:
     @property
     def bytes(self) -> float:
         """Of the result, as far as it lies in the chip's main memory."""
-        return sum(shape.bytes for shape in self.shapes if shape.in_memory)
+        return sum((shape.bytes for shape in self.shapes if shape.in_memory), 0.0)
 
     @property
     def index(self) -> int:

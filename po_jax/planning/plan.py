@@ -32,7 +32,7 @@ class Plan:
     @property
     def resident(self) -> float:
         """Bytes a chip of all that stays between programs."""
-        return sum(self.kept.values())
+        return sum(self.kept.values(), 0.0)
 
     def needed(self, name: str) -> float:
         """Bytes a chip while one program runs."""
@@ -51,7 +51,7 @@ class Plan:
     @property
     def step_seconds(self) -> float:
         """The least that a step takes, by the roofline of each program."""
-        return sum(cost.runs * cost.roofline for cost in self.costs.values())
+        return sum((cost.runs * cost.roofline for cost in self.costs.values()), 0.0)
 
     @property
     def hours(self) -> float:

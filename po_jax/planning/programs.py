@@ -97,10 +97,11 @@ def work_of(trainer: Trainer, drawing: Drawing | None, scored: bool) -> Work:
 
 def chip_bytes(shapes: Shapes) -> float:
     """Bytes that each chip holds of arrays."""
-    return sum(
+    sizes = (
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(shapes)
     )
+    return sum(sizes, 0.0)
 
 
 class _Shapes:
@@ -176,7 +177,7 @@ class _Shapes:
 
     def _cache(self, prompts: int, prompt_length: int, length: int) -> float:
         """Bytes a chip of one decoder's keys and values."""
-        model, mesh = self._language_model, self._partitioner.mesh.shape
+        model, partitioner = self._language_model, self._partitioner
 
         def prefill(params, prompt):
             return model.prefill(params, model.encode(params, prompt), 2, length)
@@ -193,7 +194,7 @@ class _Shapes:
                 strict=True,
             )
         )
-        return total / mesh["data"] / (mesh["model"] if split else 1)
+        return total / partitioner.copies / (partitioner.mesh.shape["model"] if split else 1)
 
     def _copies(self, params: Shapes) -> float:
         """Bytes a chip of parameters as the decoding loop reads them; 0 if as they lie."""

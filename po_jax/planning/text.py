@@ -9,7 +9,8 @@ from po_jax.planning.plan import Plan
 def show(plan: Plan) -> str:
     """A plan as a page of text."""
     topology, mesh = plan.topology, plan.mesh
-    title = f"{topology}: {topology.chips} chips, mesh data {mesh['data']} x model {mesh['model']}"
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
+    title = f"{topology}: {topology.chips} chips, mesh {shape}"
     parts = [title, _memory(plan), _verdict(plan)]
     if plan.costs and not any(cost.refused for cost in plan.costs.values()):
         parts += [_work(plan), _collectives(plan), _time(plan)]

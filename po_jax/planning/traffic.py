@@ -59,12 +59,12 @@ class Traffic:
     @property
     def sent(self) -> float:
         """Bytes to other chips of the slice."""
-        return sum(kind.bytes for kind in self.collectives.values())
+        return sum((kind.bytes for kind in self.collectives.values()), 0.0)
 
     @property
     def sent_far(self) -> float:
         """Bytes to other slices."""
-        return sum(kind.network_bytes for kind in self.collectives.values())
+        return sum((kind.network_bytes for kind in self.collectives.values()), 0.0)
 
 
 def traffic(program: Program, chips: int, slices: int = 1) -> Traffic:
@@ -219,4 +219,4 @@ def _written(fusion: Instruction, inside: Computation) -> float:
 
 
 def _all_bytes(instruction: Instruction) -> float:
-    return sum(shape.bytes for shape in instruction.shapes)
+    return sum((shape.bytes for shape in instruction.shapes), 0.0)
