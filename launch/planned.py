@@ -8,12 +8,10 @@ from typing import Any
 
 import gin
 import jax
-import numpy as np
 
 from launch import gin_support, settings
 from po_jax import judges
 from po_jax.data import layouts
-from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.partitioning import make_partitioner
 from po_jax.planning import programs
 from po_jax.planning.chips import Topology
@@ -152,7 +150,7 @@ def described(devices: Sequence[Any]) -> tuple[loop.Trainer, programs.Drawing | 
     gin.get_configurable(settings.check_algorithm)()
     with gin.config_scope("train"):
         layout = _bound(settings.batch_stream, "layout")
-        stream = _made_up(layout, _bound(settings.batch_stream, "batch_size"))
+        stream = programs.made_up(layout, _bound(settings.batch_stream, "batch_size"))
     partitioner = gin.get_configurable(make_partitioner)(devices=devices)
     trainer = _call(loop.Trainer, data=stream, partitioner=partitioner, model_dir="planned")
     if not issubclass(trainer.feed, OnlineFeed):
@@ -210,16 +208,3 @@ def _judge() -> tuple[Any, tuple[int, int] | None]:
         lengths = (layouts.length_of(own, "inputs"), layouts.length_of(own, "targets"))
         return _bound(judges.trained_judge, "model"), lengths
     return None, None
-
-
-def _made_up(layout: Layout, batch_size: int) -> BatchStream:
-    """Batches of the run's shapes, of one example of one token."""
-    one = Ragged(np.ones(1, np.int32), np.ones(1, np.int64))
-    corpus = Corpus(
-        tokens=dict.fromkeys(layout.features, one),
-        texts={},
-        sizes=[1],
-        rates=[1.0],
-        preference=np.ones(1, np.float32),
-    )
-    return BatchStream(corpus, layout, batch_size)

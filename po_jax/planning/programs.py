@@ -11,7 +11,9 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.judges.models import JudgeModel
 from po_jax.language_model import LanguageModel
 from po_jax.partitioning import Partitioner, whole_parameters
@@ -93,6 +95,19 @@ def work_of(trainer: Trainer, drawing: Drawing | None, scored: bool) -> Work:
       scored: whether an offline run's examples are scored by the reference.
     """
     return _Shapes(trainer).work(drawing, scored)
+
+
+def made_up(layout: Layout, batch_size: int) -> BatchStream:
+    """Batches of the shapes that a run's have, of one example of one token."""
+    one = Ragged(np.ones(1, np.int32), np.ones(1, np.int64))
+    corpus = Corpus(
+        tokens=dict.fromkeys(layout.features, one),
+        texts={},
+        sizes=[1],
+        rates=[1.0],
+        preference=np.ones(1, np.float32),
+    )
+    return BatchStream(corpus, layout, batch_size)
 
 
 def chip_bytes(shapes: Shapes) -> float:
