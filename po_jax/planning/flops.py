@@ -29,7 +29,8 @@ def _flops(equation: Any, trips: int) -> float:
         depth = math.prod(lhs[axis] for axis in contracted)
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * depth
     times = {"scan": equation.params.get("length"), "while": trips}.get(name, 1)
-    return times * sum(matrix_flops(part, trips) for part in _parts(equation.params))
+    inside = sum((matrix_flops(part, trips) for part in _parts(equation.params)), 0.0)
+    return times * inside
 
 
 def _parts(params: dict[str, Any]) -> Iterator[core.ClosedJaxpr | core.Jaxpr]:

@@ -182,40 +182,58 @@ def _moved(program: Program, instruction: Instruction, computation: Computation)
     inside = program.computations.get(instruction.called("calls") or "")
     if opcode != "fusion" or inside is None:
         return instruction.bytes + sum(map(read, range(len(instruction.operands))))
-    parameters = {int(p.operands[0]): p for p in inside if p.opcode == "parameter"}
-    total = _written(instruction, inside)
+    total = _written(program, instruction, inside)
     for position in range(len(instruction.operands)):
-        if (whole := read(position)) and position in parameters:
-            total += min(whole, _read(parameters[position], inside))
+        if whole := read(position):
+            total += min(whole, _read_of_parameter(program, inside, position))
     return total
 
 
-def _read(parameter: Instruction, inside: Computation) -> float:
-    """Bytes that a fusion reads of a parameter."""
-    users = inside.users(parameter.name)
-    total = 0.0
-    for user in users:
-        if user.opcode in _SLICES and user.operands[0] == parameter.name:
+def _read_of_parameter(program: Program, inside: Computation, position: int) -> float:
+    """Bytes that a fusion reads of one of its operands."""
+    for instruction in inside:
+        if instruction.opcode == "parameter" and instruction.operands[0] == str(position):
+            return _read(program, instruction, inside)
+    return 0.0
+
+
+def _read(program: Program, array: Instruction, inside: Computation) -> float:
+    """Bytes that the users of an array within a fusion read of it."""
+    whole, total = _all_bytes(array), 0.0
+    for user in inside.users(array.name):
+        nested = program.computations.get(user.called("calls") or "")
+        if user.opcode in _SLICES and user.operands[0] == array.name:
             total += _all_bytes(user)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == array.name:
             continue  # updated in place
         elif user.opcode == "bitcast":
-            total += _read(user, inside)
+            total += _read(program, user, inside)
+        elif user.opcode == "fusion" and nested is not None:
+            total += _read_of_parameter(program, nested, user.operands.index(array.name))
         else:
-            return _all_bytes(parameter)
-    return total
+            return whole
+    return min(total, whole)
 
 
-def _written(fusion: Instruction, inside: Computation) -> float:
+def _written(program: Program, fusion: Instruction, inside: Computation) -> float:
     """Bytes that a fusion writes; where its result is an array updated in place, the update."""
     total = fusion.bytes
+    for whole, update in _updates(program, inside):
+        if whole <= total:
+            total += update - whole
+    return max(total, 0.0)
+
+
+def _updates(program: Program, inside: Computation) -> Iterator[tuple[float, float]]:
+    """Bytes of each array that a fusion updates, and of the update."""
     for instruction in inside:
+        nested = program.computations.get(instruction.called("calls") or "")
         if instruction.opcode == "dynamic-update-slice":
             update = inside.instructions.get(instruction.operands[1])
-            whole = _all_bytes(instruction)
-            if update is not None and whole <= total:
-                total += _all_bytes(update) - whole
-    return max(total, 0.0)
+            if update is not None:
+                yield _all_bytes(instruction), _all_bytes(update)
+        elif instruction.opcode == "fusion" and nested is not None:
+            yield from _updates(program, nested)
 
 
 def _all_bytes(instruction: Instruction) -> float:
