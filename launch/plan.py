@@ -19,8 +19,6 @@ from launch import command_line, gin_support, outputs
 
 def plan(arguments: Namespace) -> None:
     """Prints the plan of the configured run."""
-    import jax
-
     from launch import planned
     from po_jax.data import json_lines
     from po_jax.planning import chips, text
@@ -29,8 +27,6 @@ def plan(arguments: Namespace) -> None:
     if output is not None:
         output = outputs.new_file(output, arguments.overwrite)
     topology = chips.Topology.parse(arguments.topology, arguments.slices)
-    if topology.name == "cpu" and topology.chips > 1:
-        jax.config.update("jax_num_cpu_devices", topology.chips)
 
     def note(said: str) -> None:
         print(f"{said} ...", file=sys.stderr, flush=True)

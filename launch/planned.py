@@ -152,11 +152,15 @@ def described(devices: Sequence[Any]) -> tuple[loop.Trainer, programs.Drawing | 
         layout = _bound(settings.batch_stream, "layout")
         stream = programs.made_up(layout, _bound(settings.batch_stream, "batch_size"))
     partitioner = gin.get_configurable(make_partitioner)(devices=devices)
-    trainer = _call(loop.Trainer, data=stream, partitioner=partitioner, model_dir="planned")
+    trainer = _call(
+        loop.Trainer, data=lambda: stream, partitioner=partitioner, model_dir="planned"
+    )
+    partitioner.check_batch(stream.batch_size, trainer.updates.micro_batches)
     if not issubclass(trainer.feed, OnlineFeed):
         return trainer, None, issubclass(trainer.feed, OfflineFeed)
     judge, lengths = _judge()
-    facts = _call(OnlineFeed, run=_run(trainer), prompts=stream, annotator=judge).made_from()
+    feed = _call(OnlineFeed, run=_run(trainer), prompts=stream, annotator=_Nobody())
+    facts = feed.made_from()
     drawing = programs.Drawing(
         length=facts["max_length"],
         betas=facts["betas"],
@@ -166,6 +170,16 @@ def described(devices: Sequence[Any]) -> tuple[loop.Trainer, programs.Drawing | 
         judge_lengths=lengths or (layout.features["inputs"], facts["max_length"]),
     )
     return trainer, drawing, False
+
+
+class _Nobody:
+    """Stands where the judge would, with its parameters."""
+
+    name = "nobody"
+    antisymmetric = True
+
+    def begin(self, pairs: judges.Pairs):
+        raise AssertionError("a plan asks nobody")
 
 
 def _call(configurable: Callable[..., Any], **arguments: Any) -> Any:

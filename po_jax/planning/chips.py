@@ -6,6 +6,7 @@ https://docs.cloud.google.com/tpu/docs; GPUs, the data sheets "NVIDIA H100" and 
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -157,6 +158,8 @@ def _has_plugin(name: str) -> bool:
 
 def _cpu(topology: Topology) -> Sequence[Any]:
     """The devices of this process."""
+    with contextlib.suppress(RuntimeError):  # they have been counted already
+        jax.config.update("jax_num_cpu_devices", topology.chips)
     devices = jax.devices("cpu")
     if len(devices) < topology.chips:
         raise ValueError(

@@ -63,7 +63,7 @@ def trainer(network: str, batch_size: int) -> Trainer:
         ),
         optimizer=Adafactor(1e-3, axes=model.parameter_axes()),
         feed=OfflineFeed,
-        data=programs.made_up(layouts.Prompts(LENGTHS), batch_size),
+        data=lambda: programs.made_up(layouts.Prompts(LENGTHS), batch_size),
         partitioner=make_partitioner(devices=jax.devices()[:1]),
         model_dir="nowhere",
         total_steps=1,
