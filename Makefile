@@ -3,6 +3,7 @@
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
+#   make test-plan    plans for TPUs and GPUs that are not here, by their compilers
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow lint docs clean
+.PHONY: quickstart test test-slow test-plan lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -23,6 +24,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(IN_TWO)
+
+test-plan: $(VENV)/.installed-test $(VENV)/.installed-plan
+	$(BIN)/python -m pytest tests/launch/test_plan.py tests/planning
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -46,6 +50,6 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-docs: $(VENV)/.installed-%: $(VENV)/.installed
+$(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed-plan: $(VENV)/.installed-%: $(VENV)/.installed
 	$(INSTALL) --editable '.[$*]'
 	@touch $@

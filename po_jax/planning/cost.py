@@ -42,6 +42,12 @@ class Cost:
     refused: str | None = None
 
     @property
+    def sent(self) -> float:
+        """Bytes to other chips, near or far."""
+        kinds = self.collectives.values()
+        return sum((kind.bytes + kind.network_bytes for kind in kinds), 0.0)
+
+    @property
     def bound(self) -> str:
         """What takes longest."""
         return max(self.seconds, key=self.seconds.__getitem__, default="memory")

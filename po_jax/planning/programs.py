@@ -195,11 +195,11 @@ class _Shapes:
         model, partitioner = self._language_model, self._partitioner
 
         def prefill(params, prompt):
-            return model.prefill(params, model.encode(params, prompt), 2, length)
+            return jax.tree.leaves(model.prefill(params, model.encode(params, prompt), 2, length))
 
         prompt = jax.ShapeDtypeStruct((prompts, prompt_length), jnp.int32)
         cache = jax.eval_shape(prefill, self._state.params, prompt)
-        total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
+        total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in cache)
         params, axes = self._state.params, model.parameter_axes()
         split = any(
             "model" in leaf.sharding.spec and {"heads", "joined_kv"} & set(names)
@@ -216,7 +216,7 @@ class _Shapes:
         model = self._language_model
         ready = jax.eval_shape(model.for_sampling, params)
         with self._partitioner.activate(), whole_parameters():
-            rules = nn.get_logical_axis_rules()
+            rules = tuple(nn.get_logical_axis_rules())
         layout = dataclasses.replace(self._partitioner, rules=rules)
         placed = _laid_out(ready, layout.shardings(ready, model.parameter_axes()))
         needed, given = chip_bytes(placed), chip_bytes(params)

@@ -48,7 +48,7 @@ def _work(plan: Plan) -> str:
 
     row("TFLOPs", [cost.flops for cost in costs], 1e12)
     row("GB moved in memory", [cost.moved for cost in costs], 1e9)
-    row("GB sent", [sum(c.bytes + c.network_bytes for c in x.collectives.values()) for x in costs], 1e9)
+    row("GB sent", [cost.sent for cost in costs], 1e9)
     for resource in ("compute", "memory", "interconnect"):
         row(f"s of {resource}", [cost.seconds[resource] for cost in costs], 1.0)
     row("s by roofline", [cost.roofline for cost in costs], 1.0)
