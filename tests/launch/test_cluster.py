@@ -1,4 +1,4 @@
-"""What starts a run on each kind of cluster, field by field. See also tests/clusters."""
+"""What starts a run on each kind of cluster, field by field. See also test_slurm.py."""
 
 import re
 import shlex

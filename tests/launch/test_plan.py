@@ -161,6 +161,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, capfd, arguments, message):
     assert last.startswith("error: ") and re.search(message, last)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="make test-plan installs it")
 def test_a_tpu_that_is_not_there(tmp_path):
     run = f"--gin_file={write(tmp_path, 'online', 'prompts', 'ipo_md')}"
@@ -173,6 +174,7 @@ def test_a_tpu_that_is_not_there(tmp_path):
         assert program["flops"] > 0 and program["moved"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not chips._has_plugin("xla_cuda13"), reason="make test-plan installs it")
 def test_a_gpu_that_is_not_there(tmp_path):
     run = f"--gin_file={write(tmp_path, 'sft', 'sft')}"

@@ -1,6 +1,6 @@
 """The script of `launch.cluster slurm` under a real SLURM of one machine, with two tasks.
 
-Needs Debian's slurmctld, slurmd and munge, and root; it is skipped elsewhere.
+Needs root, and Debian's slurmctld, slurmd, slurm-client and munge; it is skipped elsewhere.
 """
 
 import os
@@ -16,10 +16,11 @@ import pytest
 from launch import cluster
 
 _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, _NEEDED)),
-    reason=f"needs root and {', '.join(_NEEDED)}: apt-get install slurmctld slurmd slurm-client",
-)
+_HERE = os.geteuid() == 0 and all(map(shutil.which, _NEEDED))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not _HERE, reason=f"needs root and {', '.join(_NEEDED)}"),
+]
 
 _RUN = """
 import os, pathlib, signal, sys, time
@@ -95,18 +96,18 @@ def slurm(tmp_path, monkeypatch):
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     (folder / "slurm.conf").write_text(_configuration(folder, _free_ports(2)))
-    files = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # no GPU, but countable
-    (folder / "gres.conf").write_text(files)
+    countable = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # not GPUs
+    (folder / "gres.conf").write_text(countable)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+    files = {"key": "munge.key", "pid": "munge.pid", "seed": "seed", "log": "munge.log"}
+    options = [f"--{name}-file={folder / file}" for name, file in files.items()]
     daemons = [
-        ["munged", "-F", "-f", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
-         f"--pid-file={folder}/munge.pid", f"--seed-file={folder}/seed",
-         f"--log-file={folder}/munge.log"],
+        ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *options],
         ["slurmctld", "-D", "-c"],
         ["slurmd", "-D"],
-    ]  # fmt: off
+    ]
     started = []
     try:
         for daemon in daemons:
