@@ -106,9 +106,7 @@ class Planner:
         except ValueError as error:
             return Trial(bindings, None, str(error).splitlines()[0])
         mesh = dict(trainer.partitioner.mesh.shape)
-        return Trial(
-            bindings, plan(work, self._topology, mesh, trainer.total_steps, self._note)
-        )
+        return Trial(bindings, plan(work, self._topology, mesh, trainer.total_steps, self._note))
 
 
 def _remedy(found: Plan, tried: Sequence[str]) -> str | None:
@@ -152,9 +150,7 @@ def described(devices: Sequence[Any]) -> tuple[loop.Trainer, programs.Drawing | 
         layout = _bound(settings.batch_stream, "layout")
         stream = programs.made_up(layout, _bound(settings.batch_stream, "batch_size"))
     partitioner = gin.get_configurable(make_partitioner)(devices=devices)
-    trainer = _call(
-        loop.Trainer, data=lambda: stream, partitioner=partitioner, model_dir="planned"
-    )
+    trainer = _call(loop.Trainer, data=lambda: stream, partitioner=partitioner, model_dir="planned")
     partitioner.check_batch(stream.batch_size, trainer.updates.micro_batches)
     if not issubclass(trainer.feed, OnlineFeed):
         return trainer, None, issubclass(trainer.feed, OfflineFeed)
@@ -190,7 +186,9 @@ def _call(configurable: Callable[..., Any], **arguments: Any) -> Any:
     with gin.unlock_config():
         for name in arguments:
             if name in gin.get_bindings(configurable, resolve_references=False):
-                gin.bind_parameter(f"{configurable.__module__}.{configurable.__name__}.{name}", None)
+                gin.bind_parameter(
+                    f"{configurable.__module__}.{configurable.__name__}.{name}", None
+                )
     return gin_support.call(configurable, **arguments)
 
 

@@ -218,7 +218,9 @@ def test_copies_of_the_model_lie_within_a_slice(slices):
         }
         for index, grid in enumerate(mesh.devices):
             assert {device.slice_index for device in grid.flat} == {index}
-    with pytest.raises(ValueError, match="divide 4 devices of each slice, got 8; 1, 2 or 4 would do"):
+    with pytest.raises(
+        ValueError, match="divide 4 devices of each slice, got 8; 1, 2 or 4 would do"
+    ):
         partitioning.make_mesh(8, slices)
 
 

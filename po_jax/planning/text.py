@@ -24,7 +24,9 @@ def _memory(plan: Plan) -> str:
     for name in inside:
         sizes = (cost.memory.get(name) for cost in plan.costs.values())
         rows.append([name, *("" if size is None else _gib(size) for size in sizes)])
-    rows.append(["in all", *([_gib(plan.needed(name)) for name in plan.costs] or [_gib(plan.resident)])])
+    rows.append(
+        ["in all", *([_gib(plan.needed(name)) for name in plan.costs] or [_gib(plan.resident)])]
+    )
     return _table(rows)
 
 

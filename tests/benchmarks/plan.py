@@ -163,7 +163,9 @@ def measure(network: str, batch_size: int, name: str) -> None:
 def main() -> None:
     if len(sys.argv) > 1:
         return measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-    print("| network | prompts | program | MiB planned | MiB measured | off by | s planned |", end="")
+    print(
+        "| network | prompts | program | MiB planned | MiB measured | off by | s planned |", end=""
+    )
     print(" s measured | factor | bound by |")
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for network in NETWORKS:
