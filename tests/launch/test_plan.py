@@ -1,4 +1,4 @@
-"""`launch.plan` on small runs: what it predicts by hand, what it tries, and that it loads nothing."""
+"""`launch.plan` on small runs: figures by hand, what it tries, and that it loads nothing."""
 
 import dataclasses
 import importlib.util
