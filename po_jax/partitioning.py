@@ -2,7 +2,8 @@
 
 Parameters and activations name their axes ("embed", "heads", ...); rules map these names to mesh
 axes. Where devices lie on several slices, which only a network joins, the mesh has a first axis of
-slices, and rows lie over slices and "data". Shardings can be built for a topology that is not there.
+slices, and rows lie over slices and "data". Shardings can be built for a topology that is not
+there.
 
 Rows pass between host and devices here and nowhere else: `Partitioner.distribute` makes this
 process's rows part of global arrays, `collect` makes global arrays this process's rows again.
