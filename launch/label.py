@@ -19,13 +19,19 @@ from launch import command_line, gin_support, outputs
 
 def label(arguments: Namespace) -> None:
     """Makes the configured comparisons."""
-    from po_jax import judges
+    from po_jax import judges, processes
     from po_jax.data import json_lines
     from po_jax.evaluation import labelling
 
     output = gin_support.call(outputs.new_file, overwrite=arguments.overwrite)
     logging.getLogger(judges.__name__).setLevel(logging.INFO)
     labelled = gin_support.call(labelling.Labelling)
+    if processes.index() > 0:
+        for _ in labelled.records():  # all take part in the work, and the first writes
+            pass
+        if isinstance(labelled.judge, judges.CallsFunction):
+            labelled.judge.record()
+        return
     count = json_lines.write(output, labelled.records())
     print(f"wrote {count} comparisons")
     if isinstance(labelled.judge, judges.CallsFunction):

@@ -73,6 +73,7 @@ def to_records(drawn: Drawn) -> Iterator[dict[str, Any]]:
 
 def sample(arguments: Namespace) -> None:
     """Prints completions, or writes them to a file."""
+    from po_jax import processes
     from po_jax.data import json_lines
 
     output = arguments.output
@@ -80,6 +81,8 @@ def sample(arguments: Namespace) -> None:
         output = outputs.new_file(output, arguments.overwrite)
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
     drawn = draw(texts)
+    if processes.index() > 0:
+        return
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.
             sys.stdout.reconfigure(errors="backslashreplace")

@@ -21,6 +21,7 @@ def train(arguments: Namespace) -> None:
     import gin
 
     from launch import settings
+    from po_jax import processes
     from po_jax.checkpoints import paths
     from po_jax.training import loop
 
@@ -28,6 +29,8 @@ def train(arguments: Namespace) -> None:
     folder = paths.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
 
     def keep_configuration() -> None:
+        if processes.index() > 0:
+            return
         beside = folder / ".config.gin.partial"
         beside.write_text(gin.operative_config_str())
         beside.replace(folder / "config.gin")

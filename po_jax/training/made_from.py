@@ -17,6 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from po_jax import processes
 from po_jax.checkpoints import paths
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import open_checkpoint
@@ -210,7 +211,7 @@ class Origin:
             raise ValueError(f"{self._file}: expected JSON, got {error}") from error
 
     def _write(self) -> None:
-        if jax.process_index() == 0:
+        if processes.index() == 0:
             beside = self._file.with_name(f"{FILE}.new")
             beside.write_text(json.dumps(self._record, indent=1) + "\n")
             beside.replace(self._file)
