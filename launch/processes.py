@@ -30,7 +30,7 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
     global _joined
     coordinator = environment.get(COORDINATOR)
     number, index = _whole(environment, NUMBER, 1), _whole(environment, INDEX, 0)
-    seconds, minutes = _whole(environment, WAIT, 1), _whole(environment, WATCHDOG, 0)
+    seconds, minutes = _whole(environment, WAIT, 1), _minutes(environment)
     if coordinator is None:
         if number not in (None, 1) or index not in (None, 0):
             raise ValueError(f"expected {COORDINATOR}=HOST:PORT beside {NUMBER} and {INDEX}")
@@ -134,3 +134,14 @@ def _whole(environment: Mapping[str, str], name: str, least: int) -> int | None:
     if not text.isdigit() or int(text) < least:
         raise ValueError(f"expected {name} to be a whole number from {least}, got {text!r}")
     return int(text)
+
+
+def _minutes(environment: Mapping[str, str]) -> float | None:
+    text = environment.get(WATCHDOG)
+    try:
+        minutes = None if text is None else float(text)
+    except ValueError:
+        minutes = -1.0
+    if minutes is not None and not 0.0 <= minutes < float("inf"):
+        raise ValueError(f"expected {WATCHDOG} to be minutes, 0 for none, got {text!r}")
+    return minutes

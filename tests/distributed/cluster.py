@@ -17,20 +17,24 @@ def free_port() -> int:
 
 
 def start(
-    command: list[str], count: int, devices: int, logs: Path, alone: int | None = None, **variables
+    command: list[str],
+    shape: tuple[int, int, int],
+    logs: Path,
+    alone: int | None = None,
+    **variables: str,
 ) -> list[subprocess.Popen]:
     """Starts `python -m command` as `count` processes; each one's console is in a file of `logs`.
 
     Args:
       command: module and arguments.
-      count: of processes.
-      devices: of each process.
+      shape: processes, devices of each, and the mesh's axis "model".
       logs: folder; made if absent.
       alone: the only process to start; None for all.
       variables: of the environment.
     """
     logs.mkdir(parents=True, exist_ok=True)
     port = free_port()
+    count, devices, model_axis = shape
     started = []
     for index in range(count):
         if alone not in (None, index):
@@ -39,6 +43,7 @@ def start(
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
+            "MODEL_AXIS": str(model_axis),
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             **variables,
@@ -74,8 +79,12 @@ def end(started: list[subprocess.Popen], within: float) -> list[int | None]:
     return statuses
 
 
-def run(command: list[str], count: int, devices: int, logs: Path, within: float = 600.0) -> None:
+def run(command: list[str], shape: tuple[int, int, int], logs: Path, **variables: str) -> None:
     """Runs a program to its end, which must be a good one."""
-    statuses = end(start(command, count, devices, logs), within)
-    consoles = "\n".join(path.read_text()[-3000:] for path in sorted(logs.glob("*.log")))
-    assert statuses == [0] * count, consoles
+    statuses = end(start(command, shape, logs, **variables), within=900.0)
+    assert statuses == [0] * shape[0], "\n".join(consoles(logs))
+
+
+def consoles(logs: Path) -> list[str]:
+    """The end of what each process said."""
+    return [path.read_text()[-3000:] for path in sorted(logs.glob("*.log"))]
