@@ -46,6 +46,7 @@ def start(
             "MODEL_AXIS": str(model_axis),
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **variables,
         }
         if count > 1:

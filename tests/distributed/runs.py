@@ -73,7 +73,7 @@ def parameters(seed: int):
     shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
     shardings = partitioner().shardings(shapes, MODEL.parameter_axes())
     init = jax.jit(
-        lambda key: jax.tree.map(lambda x: 4.0 * x, MODEL.init(key)), out_shardings=shardings
+        lambda key: jax.tree.map(lambda x: 2.0 * x, MODEL.init(key)), out_shardings=shardings
     )
     return init(jax.random.key(seed))
 
