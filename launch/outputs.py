@@ -5,32 +5,35 @@ import contextlib
 import os
 from pathlib import Path
 import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etils import epath
 
 
 def new_file(path: str | os.PathLike, overwrite: bool = False) -> str:
     """The path of a file that can be made, absolute: a judge may change the working directory.
 
     Args:
-      path: of the file; its folders need not be there. What is on gs:// is left to who writes.
+      path: of the file; its folders need not be there.
       overwrite: whether the file may be replaced.
 
     Raises:
       ValueError: if something is in the way.
     """
-    from po_jax.checkpoints import paths
+    from po_jax import files
 
-    found = str(paths.absolute(path))
-    if found.startswith(paths.BUCKET):
-        return found
-    place = Path(found)
-    if place.is_dir():
-        raise ValueError(f"expected the path of a file to write, got the folder {str(path)!r}")
-    _refuse_to_replace(place, overwrite)
-    _check_folder(place.parent)
+    place = files.absolute(path)
+    with files.reaching(place):
+        if place.is_dir():
+            raise ValueError(f"expected the path of a file to write, got the folder {str(path)!r}")
+        _refuse_to_replace(place, overwrite)
+        _check_folder(place.parent)
     return str(place)
 
 
-def new_folder(path: str | os.PathLike, result: str, overwrite: bool = False) -> Path:
+def new_folder(path: str | os.PathLike, result: str, overwrite: bool = False) -> "epath.Path":
     """The place of a folder that can be written, absolute.
 
     Args:
@@ -41,34 +44,45 @@ def new_folder(path: str | os.PathLike, result: str, overwrite: bool = False) ->
     Raises:
       ValueError: if something is in the way.
     """
-    from po_jax.checkpoints import paths
+    from po_jax import files
 
-    place = Path(paths.absolute(path))
-    _refuse_to_replace(place / result, overwrite)
-    _check_folder(place)
+    place = files.absolute(path)
+    with files.reaching(place):
+        _refuse_to_replace(place / result, overwrite)
+        _check_folder(place)
     return place
 
 
 @contextlib.contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is to be written; at the end its files move there.
+def written_whole(folder: "epath.Path") -> Iterator[Path]:
+    """A folder here, to be written in the other's stead; at the end its files move there.
 
     What fails leaves all as it was.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(beside, ignore_errors=True)  # of a command that was killed
+    from etils import epath
+
+    from po_jax import files
+
+    away = files.in_bucket(folder)
+    if away:
+        beside = Path(tempfile.mkdtemp())
+    else:
+        beside = Path(folder.parent) / f".{folder.name}.partial"
+        shutil.rmtree(beside, ignore_errors=True)  # of a command that was killed
     try:
-        beside.mkdir()
+        beside.mkdir(parents=True, exist_ok=True)
         yield beside
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(beside.iterdir()):
-            path.replace(folder / path.name)
+            if away:
+                epath.Path(path).copy(folder / path.name, overwrite=True)
+            else:
+                path.replace(folder / path.name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _refuse_to_replace(path: Path, overwrite: bool) -> None:
+def _refuse_to_replace(path: "epath.Path", overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise ValueError(
             f"expected nothing at {path}, got an earlier result: give --overwrite to replace it, "
@@ -76,8 +90,12 @@ def _refuse_to_replace(path: Path, overwrite: bool) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: "epath.Path") -> None:
     """Refuses a folder that is not there and cannot be made, or cannot be written to."""
+    from po_jax import files
+
+    if files.in_bucket(folder):
+        return  # Who may write there is known by writing.
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():
         raise ValueError(f"expected a folder to write to at {folder}, got the file {there}")

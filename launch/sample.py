@@ -73,6 +73,7 @@ def to_records(drawn: Drawn) -> Iterator[dict[str, Any]]:
 
 def sample(arguments: Namespace) -> None:
     """Prints completions, or writes them to a file."""
+    from launch import settings
     from po_jax import processes
     from po_jax.data import json_lines
 
@@ -80,6 +81,7 @@ def sample(arguments: Namespace) -> None:
     if output is not None:
         output = outputs.new_file(output, arguments.overwrite)
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     drawn = draw(texts)
     if processes.index() > 0:
         return

@@ -21,21 +21,19 @@ def train(arguments: Namespace) -> None:
     import gin
 
     from launch import settings
-    from po_jax import processes
-    from po_jax.checkpoints import paths
+    from po_jax import files, processes
     from po_jax.training import loop
 
     # A judge may change the working directory before the configuration is kept.
-    folder = paths.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
+    folder = files.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
 
     def keep_configuration() -> None:
-        if processes.index() > 0:
-            return
-        beside = folder / ".config.gin.partial"
-        beside.write_text(gin.operative_config_str())
-        beside.replace(folder / "config.gin")
+        if processes.index() == 0:
+            with files.written_whole(folder / "config.gin") as beside:
+                beside.write_text(gin.operative_config_str())
 
-    gin.get_configurable(settings.check_algorithm)()
+    gin_support.call(settings.check_algorithm)
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 

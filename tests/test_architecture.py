@@ -14,6 +14,7 @@ MAX_ARGUMENTS = 7
 # Parts of po_jax, from the most basic to the most composed: each imports only those before it.
 LAYERS = (
     "types",
+    "files",
     "processes",
     "interruption",
     "metrics",
@@ -43,6 +44,8 @@ EXTRAS = {
     "checkpoints": {"orbax", "tensorstore", "safetensors", "msgpack", "ml_dtypes", "etils"},
     "checkpoints/tokenizer.py": {"sentencepiece"},  # imported where a vocabulary is read
     "metrics.py": {"clu"},
+    "files.py": {"etils"},
+    "reporting/writers.py": {"etils"},
     "evaluation/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},

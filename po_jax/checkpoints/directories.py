@@ -8,7 +8,7 @@ import platform
 
 from etils import epath
 
-from po_jax.checkpoints import paths
+from po_jax import files
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
     Raises:
       FileExistsError: if `path` exists: nothing is overwritten.
     """
-    path = paths.absolute(path)
+    path = files.absolute(path)
     _require_free(path)
     absent = [parent for parent in path.parents if not parent.exists()]
     begin = f".{path.name}.tmp-{platform.node()}-"

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from po_jax.checkpoints import hugging_face, hugging_face_config, orbax, paths, t5x_legacy, trees
+from po_jax import files
+from po_jax.checkpoints import hugging_face, hugging_face_config, orbax, t5x_legacy, trees
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.leaves import Leaf, Leaves
@@ -51,16 +52,9 @@ def open_checkpoint(path: epath.PathLike) -> Checkpoint:
     Raises:
       ValueError: if the path is none of these, out of reach, or damaged.
     """
-    path = paths.absolute(path)
-    try:
+    path = files.absolute(path)
+    with files.reaching(path):
         return _open(_latest(path))
-    except (ValueError, OSError, ImportError):
-        raise
-    except Exception as error:  # What reads gs:// raises its own.
-        if not str(path).startswith(paths.BUCKET):
-            raise
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: expected a bucket that can be read, got: {first}") from error
 
 
 def _open(path: epath.Path) -> Checkpoint:

@@ -17,8 +17,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from po_jax import processes
-from po_jax.checkpoints import orbax, paths, zarr
+from po_jax import files, processes
+from po_jax.checkpoints import orbax, zarr
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.quiet import keep_quiet
 
@@ -52,7 +52,7 @@ class CheckpointManager:
         if keep < 1:
             raise ValueError(f"CheckpointManager: expected keep >= 1, got {keep}")
         keep_quiet()
-        self._directory = paths.absolute(directory)
+        self._directory = files.absolute(directory)
         _require_writable(self._directory)
         self._best = best
         policies = [preservation.LatestN(keep)]

@@ -6,12 +6,12 @@ not be written again, is refused: a key given twice, half of a surrogate pair.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-import contextlib
-import errno
 import json
 from typing import Any
 
 from etils import epath
+
+from po_jax import files
 
 Record = dict[str, Any]
 
@@ -78,26 +78,14 @@ def write(path: epath.PathLike, records: Iterable[Mapping[str, Any]]) -> int:
 
     Raises:
       ValueError: a record holds what JSON or UTF-8 cannot; names file and line.
+      OSError: the file cannot be written.
     """
-    path = epath.Path(path)
-    if "://" not in str(path):
-        path = path.absolute()  # Whoever makes the records may change the working directory.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
+    path = files.absolute(path)  # Whoever makes the records may change the working directory.
     count = 0
-    try:
-        with partial.open("wb") as file:
-            for record in records:
-                count += 1
-                file.write(_line(record, f"{path}, line {count}"))
-        partial.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            error.filename = str(path)  # A full disk does not say of which file.
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with files.written_whole(path) as beside, beside.open("wb") as file:
+        for record in records:
+            count += 1
+            file.write(_line(record, f"{path}, line {count}"))
     return count
 
 

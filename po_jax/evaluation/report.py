@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,10 @@ def _preference_over(matches: Matches, reference: str) -> dict[str, Any]:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Writes the report; a reader never sees half of it.
+    """Writes the report.
 
     Raises:
       ValueError: if a figure is not finite.
     """
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=str)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    path.write_text(text + "\n", encoding="utf-8")

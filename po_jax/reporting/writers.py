@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from po_jax import processes
+from etils import epath
+
+from po_jax import files, processes
 
 Folder = str | os.PathLike
 
@@ -46,7 +47,7 @@ class JsonLines:
     """
 
     def __init__(self, directory: Folder, step: int | None = None):
-        folder = Path(directory)
+        folder = epath.Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics, self._texts = folder / "metrics.jsonl", folder / "texts.jsonl"
         if step is not None:
@@ -63,12 +64,12 @@ class JsonLines:
         _append(self._texts, {"step": step, "name": name, "text": text})
 
 
-def _append(path: Path, record: Mapping[str, Any]) -> None:
+def _append(path: epath.Path, record: Mapping[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
-def _drop_after(step: int, path: Path) -> None:
+def _drop_after(step: int, path: epath.Path) -> None:
     """Drops the lines of later steps, and one that a kill cut short; rewrites all or nothing."""
     if not path.exists():
         return
@@ -76,9 +77,8 @@ def _drop_after(step: int, path: Path) -> None:
     lines = [line for line in text.split("\n") if line]  # "\n" alone ends a line of JSON Lines
     kept = "".join(f"{line}\n" for line in lines if not _is_later(line, step))
     if kept != text:
-        beside = path.with_name(f"{path.name}.new")
-        beside.write_text(kept)
-        beside.replace(path)
+        with files.written_whole(path) as beside:
+            beside.write_text(kept)
 
 
 def _is_later(line: str, step: int) -> bool:

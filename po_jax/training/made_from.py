@@ -17,8 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from po_jax import processes
-from po_jax.checkpoints import paths
+from po_jax import files, processes
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.types import Params
@@ -177,7 +176,7 @@ class Origin:
             if recorded and recorded["path"]:
                 raise ValueError(_differs(self._directory, "the start", recorded["path"], None))
             return recorded or {"path": None}
-        given = str(paths.absolute(given))
+        given = str(files.absolute(given))
         if recorded and recorded.get("given") == given:
             if not epath.Path(recorded["path"]).exists():
                 raise ValueError(
@@ -212,9 +211,8 @@ class Origin:
 
     def _write(self) -> None:
         if processes.index() == 0:
-            beside = self._file.with_name(f"{FILE}.new")
-            beside.write_text(json.dumps(self._record, indent=1) + "\n")
-            beside.replace(self._file)
+            with files.written_whole(self._file) as beside:
+                beside.write_text(json.dumps(self._record, indent=1) + "\n")
 
 
 def _differs(directory: str, name: str, before: Any, now: Any) -> str:

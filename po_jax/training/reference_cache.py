@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from po_jax import processes
+from po_jax import files, processes
 from po_jax.partitioning import collect
 
 logger = logging.getLogger(__name__)
@@ -76,10 +76,8 @@ class ReferenceCache:
             return
         keys = np.frombuffer(b"".join(self._values), np.uint8).reshape(len(self._values), -1)
         values = np.asarray([*self._values.values()], np.float32)
-        temporary = self._file.with_suffix(".partial")
-        with temporary.open("wb") as stream:
+        with files.written_whole(self._file) as beside, beside.open("wb") as stream:
             np.savez(stream, keys=keys, values=values, reference=np.array(self._reference))
-        temporary.replace(self._file)
 
     def _collect(self) -> None:
         """Takes in the values that the device has computed since; the first value stays."""

@@ -60,7 +60,6 @@ def test_a_read_only_folder(folder, monkeypatch):
 def test_places_are_absolute(folder):
     assert outputs.new_file("a/out.jsonl") == str(folder / "a" / "out.jsonl")
     assert outputs.new_file("file", overwrite=True) == str(folder / "file")
-    assert outputs.new_file("gs://bucket/out.jsonl") == "gs://bucket/out.jsonl"
     assert outputs.new_folder("empty", "report.json") == folder / "empty"
     assert outputs.new_folder("report", "report.json", overwrite=True) == folder / "report"
     assert not (folder / "a").exists()

@@ -59,10 +59,10 @@ def test_a_kill_while_records_are_dropped_loses_none(tmp_path, monkeypatch):
     JsonLines(tmp_path).scalars(9, "train", {"loss": 0.25})
     before = (tmp_path / "metrics.jsonl").read_text()
 
-    def killed(self, target):
+    def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pathlib.Path.replace", killed)
+    monkeypatch.setattr("os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         JsonLines(tmp_path, 2)
     assert (tmp_path / "metrics.jsonl").read_text() == before

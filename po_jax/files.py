@@ -1,0 +1,81 @@
+"""Files, here or in a bucket: paths that keep their meaning, outputs that are there whole or not.
+
+A path means the same from a run's beginning to its end: absolute, without "..", of a known store.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import re
+
+from etils import epath
+
+BUCKET = "gs://"
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A local path or gs://, which a change of the working directory does not touch.
+
+    Raises:
+      ValueError: if it is no path, or of a store that cannot be read.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"expected a path, got {path!r}")
+    text = os.fspath(path)
+    if text.startswith(BUCKET):
+        return epath.Path(text)
+    if re.match(r"[a-z][a-z0-9+.-]*:/", text, re.IGNORECASE):
+        raise ValueError(
+            f"{text}: expected a local path or {BUCKET}, got another store: nothing is downloaded"
+        )
+    text = os.path.expanduser(text)
+    # Where ".." follows a link, only the file system knows what it means.
+    return epath.Path((os.path.realpath if ".." in text.split("/") else os.path.abspath)(text))
+
+
+def in_bucket(path: epath.PathLike) -> bool:
+    """Whether a path is of an object store, which has neither folders nor permissions."""
+    return os.fspath(path).startswith(BUCKET)
+
+
+@contextlib.contextmanager
+def reaching(path: epath.PathLike) -> Iterator[None]:
+    """Gives what the library of an object store raises the form that errors have here.
+
+    Raises:
+      ValueError: if the bucket is out of reach, or what the block raises.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:
+        if not in_bucket(path):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: expected a bucket in reach, got: {first}") from error
+
+
+@contextlib.contextmanager
+def written_whole(path: epath.PathLike) -> Iterator[epath.Path]:
+    """The place beside a file, to be written in its stead; it takes the file's name at the end.
+
+    Whatever fails leaves the file as it was. Its folder is made if absent.
+
+    Raises:
+      OSError: what writing raised; where a disk is full, it names the file.
+    """
+    path = absolute(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.partial"
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = str(path)  # A full disk does not say of which file.
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
