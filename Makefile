@@ -2,6 +2,7 @@
 #
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the whole test suite
+#   make test-distributed   the tests that start many processes, each with its own devices
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
 
@@ -11,13 +12,16 @@ BIN := $(VENV)/bin
 # Compiling every .pyc of TensorFlow up front would double the time of the set-up.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test test-distributed lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+test-distributed: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/distributed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

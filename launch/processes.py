@@ -9,6 +9,7 @@ hosts are known without being told. Otherwise there is one process, and nothing 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -56,6 +57,8 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
             heartbeat_timeout_seconds=_HEARTBEAT,
         )
     _joined = True
+    # JAX has caught SIGTERM for itself. Where no run of training notes it, it ends like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes.watch(minutes=minutes)
 
 

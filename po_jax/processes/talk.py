@@ -63,4 +63,7 @@ def _client() -> Any:
     # JAX has no public door to its service's texts; Orbax, too, enters here.
     from jax._src import distributed
 
-    return distributed.global_state.client
+    client = distributed.global_state.client
+    if client is None:
+        raise RuntimeError("expected jax.distributed to be initialised, got no service")
+    return client

@@ -4,6 +4,7 @@ A process that dies without a word is noticed by JAX's own heartbeats, which end
 """
 
 from collections.abc import Callable
+import contextlib
 import faulthandler
 import os
 import sys
@@ -46,7 +47,8 @@ def watch(look: Callable[[], None] | None = None, minutes: float | None = None) 
 def fail(message: str) -> None:
     """Tells the other processes that this one failed: they end, if they do not fail alike."""
     if talk.count() > 1:
-        talk.tell("failed", message)
+        with contextlib.suppress(RuntimeError):  # The service is gone, and so are they.
+            talk.tell("failed", message.strip().partition("\n")[0])
 
 
 def leave(status: int) -> None:
@@ -59,10 +61,11 @@ def leave(status: int) -> None:
         _thread.join()
         jax.distributed.shutdown()
         return
-    if not talk.told("failed").get(talk.index()):
-        fail(f"exit status {status}")
-    if talk.index() == 0:  # The service lies here: others must have read why it ends.
-        _wait_for_the_others()
+    with contextlib.suppress(RuntimeError):
+        if talk.index() not in talk.told("failed"):
+            fail(f"exit status {status}")
+        if talk.index() == 0:  # The service lies here: others must have read why it ends.
+            _wait_for_the_others()
     _end(status)
 
 
@@ -85,7 +88,7 @@ def _watch() -> None:
             if _look is not None:
                 _look()
             others = {who: why for who, why in talk.told("failed").items() if who != talk.index()}
-        except jax.errors.JaxRuntimeError:
+        except RuntimeError:
             return  # The service is gone: JAX ends this process.
         if others:
             _follow(*min(others.items()))

@@ -34,7 +34,7 @@ def slow(prompt: str, first: str, second: str) -> float:
 def failing(prompt: str, first: str, second: str) -> float:
     """A judge that has had enough after the third step, on one process."""
     failing.asked += 1
-    if _in_trouble() and failing.asked > 24:
+    if _in_trouble() and failing.asked > 46:
         raise CallFailed("HTTP 401", "the key has expired", again=False)
     return runs.prefer_longer(prompt, first, second)
 
