@@ -64,19 +64,18 @@ def leave(status: int) -> None:
     with contextlib.suppress(RuntimeError):
         if talk.index() not in talk.told("failed"):
             fail(f"exit status {status}")
-        if talk.index() == 0:  # The service lies here: others must have read why it ends.
-            _wait_for_the_others()
     _end(status)
 
 
-def _wait_for_the_others() -> None:
-    began = time.monotonic()
-    while len(talk.told("failed")) < talk.count() and time.monotonic() - began < _GRACE + 5.0:
-        time.sleep(0.2)
-
-
 def _end(status: int) -> None:
-    # JAX's own end waits for everybody, and the main thread may hang for ever.
+    """Ends the process. JAX's own end waits for everybody, and the main thread may hang."""
+    with contextlib.suppress(RuntimeError):
+        talk.tell("left", "")
+        if talk.index() == 0:  # The service lies here: it ends last.
+            began = time.monotonic()
+            while len(talk.told("left")) < talk.count() and time.monotonic() - began < _GRACE + 5.0:
+                time.sleep(0.2)
+            time.sleep(0.5)  # from a last word to the end
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -115,6 +114,4 @@ def _show_stacks() -> None:
 
 def _end_with(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if talk.index() == 0:
-        _wait_for_the_others()
     _end(1)
