@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.interrupted [--kills 20] [--terms 5] [--seed 0]
 
-A moment is drawn between two records of the run, or before the first or after the last, all equally
-likely: compiling would fill nearly all of the time otherwise. Each of four small runs (online with a Python judge, offline, supervised, a reward model) is made
-once undisturbed. Then a run is started anew, gets its signal, is started again, and is held against
-the undisturbed one: metrics.jsonl without its times, texts.jsonl with the samples, and the
-parameters, to the last bit. No temporary file may be left. A table tells; the exit status is the
-number of differences.
+A moment lies between two records of the run, before the first or after the last, all equally
+likely: compiling would fill nearly all of the time otherwise. Each of four small runs (online with
+a Python judge, offline, supervised, a reward model) is made once undisturbed. Then a run is
+started anew, gets its signal, is started again, and is held against the undisturbed one:
+metrics.jsonl without its times, texts.jsonl with the samples, and the parameters, to the last bit.
+No temporary file may be left. A table tells; the exit status is the number of differences.
 """
 
 import argparse
