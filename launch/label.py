@@ -28,16 +28,14 @@ def label(arguments: Namespace) -> None:
     logging.getLogger(judges.__name__).setLevel(logging.INFO)
     settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     labelled = gin_support.call(labelling.Labelling)
-    if processes.index() > 0:
-        for _ in labelled.records():  # all take part in the work, and the first writes
-            pass
-        if isinstance(labelled.judge, judges.CallsFunction):
-            labelled.judge.record()
-        return
-    count = json_lines.write(output, labelled.records())
-    print(f"wrote {count} comparisons")
+    records, first = labelled.records(), processes.index() == 0
+    # All take part in the work; the first process writes.
+    count = json_lines.write(output, records) if first else sum(1 for _ in records)
+    said = [f"wrote {count} comparisons"]
     if isinstance(labelled.judge, judges.CallsFunction):
-        print(f"the judge {labelled.judge.name}: {labelled.judge.record()}")
+        said.append(f"the judge {labelled.judge.name}: {labelled.judge.record()}")
+    if first:
+        print("\n".join(said))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

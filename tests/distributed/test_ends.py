@@ -108,7 +108,7 @@ def test_a_process_that_is_killed_ends_the_other(case, undisturbed, who):
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_a_judge_that_fails_on_one_process_ends_all_with_its_message(case, who):
+def test_a_judge_that_fails_on_one_process_ends_all_with_its_message(case, undisturbed, who):
     run = case("failing_judge", f"judge_{who}")
     started = run.start(TROUBLE=str(who))
     run.wait_for(2)
@@ -121,13 +121,13 @@ def test_a_judge_that_fails_on_one_process_ends_all_with_its_message(case, who):
         assert "the key has expired" in said
         assert index == who or f"process {who}: the judge failing" in said
     assert run.saved()[-1] == 3  # the step before the failure, saved by all
-    run.finish(TROUBLE="7")
+    run.finish()
+    assert_bit_for_bit(run, undisturbed)
 
 
-def test_a_full_disk_on_the_first_process_ends_all(case):
+def test_a_full_disk_on_the_first_process_ends_all(case, undisturbed):
     run = case("full_disk", "disk")
-    began = time.monotonic()
-    started = run.start()
+    started = run.start(TROUBLE="0")
     run.wait_for(2)
     began = time.monotonic()
     statuses = cluster.end(started, 90.0)
@@ -135,11 +135,13 @@ def test_a_full_disk_on_the_first_process_ends_all(case):
     assert statuses == [1, 1]
     for index in (0, 1):
         assert "No space left on device" in (run.logs / f"{index}.log").read_text()
+    run.finish()
+    assert_bit_for_bit(run, undisturbed)
 
 
 def test_silence_ends_all_with_the_stacks_of_all(case):
     run = case("hanging", "hanging")
-    started = run.start(PO_JAX_WATCHDOG_MINUTES="0.5")
+    started = run.start(TROUBLE="1", PO_JAX_WATCHDOG_MINUTES="0.5")
     assert cluster.end(started, 240.0) == [1, 1]
     for index in (0, 1):
         said = (run.logs / f"{index}.log").read_text()
