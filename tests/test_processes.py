@@ -5,6 +5,7 @@ import pytest
 
 from launch import processes as together
 from po_jax import processes
+from po_jax.partitioning import make_partitioner
 from tests.distributed import cluster, runs, same
 
 NAMES = ["sft", "ipo_md_python"]
@@ -14,15 +15,16 @@ def test_two_processes_of_two_devices_make_the_run_of_one(tmp_path, monkeypatch)
     """Four devices, two for each copy of the model: here as one process, there as two."""
     several = tmp_path / "several"
     command = ["tests.distributed.runs", str(several), "2", *NAMES]
-    started = cluster.start(
-        command, (2, 2, 2), several / "logs", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jax")
-    )
-    monkeypatch.setenv("MODEL_AXIS", "2")
-    monkeypatch.setattr(runs, "partitioner", lambda: runs.make_partitioner(2, jax.devices()[:4]))
-    for name in NAMES:
-        (tmp_path / name).mkdir()
-        runs.RUNS[name](tmp_path / name, 2)
-    assert cluster.end(started, 240.0) == [0, 0], "\n".join(cluster.consoles(several / "logs"))
+    started = cluster.start(command, (2, 2, 2), several / "logs")
+    here = make_partitioner(2, devices=jax.devices()[:4])
+    monkeypatch.setattr(runs, "partitioner", lambda: here)
+    try:
+        for name in NAMES:
+            (tmp_path / name).mkdir()
+            runs.RUNS[name](tmp_path / name, 2)
+    finally:
+        statuses = cluster.end(started, 240.0)
+    assert statuses == [0, 0], "\n".join(cluster.consoles(several / "logs"))
     for name in NAMES:
         same.assert_same(several / name, tmp_path / name)
 

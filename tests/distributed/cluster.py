@@ -40,6 +40,7 @@ def start(
         if alone not in (None, index):
             continue
         environment = {
+            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
