@@ -80,3 +80,14 @@ def slic_hf(
 ) -> Float[Array, " batch"]:
     """`pairwise.slic_hf`: needs no reference policy."""
     return pairwise.slic_hf(policy, batch.preference, delta=delta, sft_weight=sft_weight)
+
+
+def simpo(
+    policy: Float[Array, "batch 2"],
+    batch: PreferenceBatch,
+    *,
+    scale: Coefficient,
+    target: Coefficient,
+) -> Float[Array, " batch"]:
+    """`pairwise.simpo`: needs no reference policy, and log pi as the mean over tokens."""
+    return pairwise.simpo(policy, batch.preference, scale=scale, target=target)

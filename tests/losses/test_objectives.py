@@ -57,6 +57,14 @@ def test_slic_hf_needs_no_reference():
     )
 
 
+def test_simpo_needs_no_reference():
+    batch = BATCH.replace(reference_logprob=jnp.full((3, 2), jnp.nan))
+    np.testing.assert_allclose(
+        objectives.simpo(POLICY, batch, scale=2.0, target=1.0),
+        pairwise.simpo(POLICY, BATCH.preference, scale=2.0, target=1.0),
+    )
+
+
 @pytest.mark.parametrize(
     "objective",
     [
