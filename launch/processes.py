@@ -2,8 +2,9 @@
 
 PO_JAX_COORDINATOR=HOST:PORT of process 0, with PO_JAX_NUM_PROCESSES and PO_JAX_PROCESS_ID, says it
 all; what is left out, and all of it where PO_JAX_COORDINATOR=auto, JAX finds out from the cluster
-(SLURM, Open MPI, Kubernetes, Cloud TPU). A SLURM step of several tasks and a TPU slice of several
-hosts are known without being told. Otherwise there is one process, and nothing is done.
+(SLURM, Open MPI, Kubernetes, Cloud TPU). A SLURM step of several tasks, a TPU slice of several
+hosts and several slices are known without being told. Otherwise there is one process, and nothing
+is done.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -125,9 +126,11 @@ def _who(number: int | None, index: int | None) -> str:
 
 def _in_cluster(environment: Mapping[str, str]) -> bool:
     """Whether the environment tells of several processes by itself."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    counts = [
+        environment.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "MEGASCALE_NUM_SLICES")
+    ]
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
-    return (tasks.isdigit() and int(tasks) > 1) or "," in hosts
+    return any(count.isdigit() and int(count) > 1 for count in counts) or "," in hosts
 
 
 def _whole(environment: Mapping[str, str], name: str, least: int) -> int | None:

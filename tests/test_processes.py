@@ -1,5 +1,7 @@
 """Two real processes are as one; and what one process does alone where there could be several."""
 
+import signal
+
 import jax
 import pytest
 
@@ -82,6 +84,25 @@ def test_results_come_back_in_the_order_of_the_items(monkeypatch):
 def test_a_wrong_environment_is_refused(variables, message):
     with pytest.raises(ValueError, match=message):
         together.start(variables)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_STEP_NUM_TASKS": "2"},
+        {"TPU_WORKER_HOSTNAMES": "host0,host1"},
+        {"TPU_WORKER_HOSTNAMES": "host0", "MEGASCALE_NUM_SLICES": "2"},
+        {"PO_JAX_COORDINATOR": "auto"},
+    ],
+)
+def test_jax_finds_out_what_a_cluster_says(variables, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *told, **how: asked.append(told))
+    monkeypatch.setattr(together, "_joined", False)  # and so again afterwards
+    before = signal.getsignal(signal.SIGTERM)
+    together.start(variables)
+    signal.signal(signal.SIGTERM, before)
+    assert asked == [(None, None, None)]
 
 
 def test_nothing_is_started_where_nobody_else_is():
