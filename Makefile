@@ -3,6 +3,7 @@
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
+#   make test-distributed   what starts many processes, each with its own devices
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow lint docs clean
+.PHONY: quickstart test test-slow test-distributed lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -23,6 +24,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(IN_TWO)
+
+test-distributed: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/distributed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

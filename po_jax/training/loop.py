@@ -6,13 +6,14 @@ its loss, and the feed that says where batches come from.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import os
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from etils import epath
 import optax
 
-from po_jax import files
+from po_jax import files, processes
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
 from po_jax.data.corpus import BatchStream
 from po_jax.interruption import Interrupted, Interruption, check
@@ -30,6 +31,8 @@ from po_jax.training.start import Start, cast
 from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
 from po_jax.types import Params
+
+_MEET_WITHIN = 10.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +202,7 @@ class _Training:
         # An evaluation that was cut short may have been made since, and recorded.
         kept = self._first if self._evaluated else self._first - 1
         writers = writers_of(trainer.model_dir, trainer.writers, kept)
-        shown = Progress("training", trainer.total_steps)
+        shown = Progress("training", trainer.total_steps, _console())
         self._reporter = Reporter(writers, shown, self._clock, trainer.log_period)
         self._reporter.resume(self._first, progress, rewrite=not self._evaluated)
 
@@ -218,7 +221,8 @@ class _Training:
         """Steps until the end, or until somebody asks to stop; saves, whatever ends it.
 
         Where an evaluation, the feed or a writer raises, the state is good: it is saved, and what
-        is raised is their error, even if saving fails too.
+        is raised is their error, even if saving fails too. Where it raises on one process alone,
+        nothing can be saved, as all must: the error ends them.
         """
         trainer, reporter = self._trainer, self._reporter
         if self._first >= trainer.total_steps:
@@ -236,7 +240,10 @@ class _Training:
                 reporter.note(f"{signal}: ended before the first step")
         except (NonFiniteLoss, CheckpointError):
             raise  # there is nothing good to save, or no place for it
-        except Exception:
+        except Exception as error:
+            if not processes.met(f"an error at step {self._step}", _MEET_WITHIN):
+                processes.fail(str(error))
+                raise
             try:
                 if self._step:  # at step 0 there is nothing to keep, and perhaps much to correct
                     self._save({})
@@ -300,3 +307,8 @@ class _Training:
             progress = {"evaluated": self._evaluated, **self._reporter.progress()}
             about = self._trainer.model.about()
             self._manager.save(self._step, self.state, results, about, progress)
+
+
+def _console() -> TextIO | None:
+    """Where progress is shown: the first process's line speaks for all."""
+    return None if processes.index() == 0 else open(os.devnull, "w")
