@@ -4,7 +4,9 @@ The judge knows the author's own answer, so it judges what a learned judge can o
 in for a person where a study needs a golden judge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
 
 from jaxtyping import Float
 import numpy as np
@@ -36,17 +38,27 @@ def rouge(
         raise ValueError(
             f"rouge: expected answers for {len(completions)} completions, got {len(answers)}"
         )
-    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
-
-    scorer = RougeScorer(list(measures), use_stemmer=True)
     scores = [
-        scorer.score_multi(list(known), text)
+        _score(tuple(measures), tuple(known), text)
         for text, known in zip(completions, answers, strict=True)
     ]
     return {
         measure: np.array([100.0 * score[measure].fmeasure for score in scores])
         for measure in measures
     }
+
+
+@functools.lru_cache(maxsize=2**16)
+def _score(measures: tuple[str, ...], answers: tuple[str, ...], text: str) -> Mapping[str, Any]:
+    """Once for each text, however many others it meets."""
+    return _scorer(measures).score_multi(answers, text)
+
+
+@functools.cache
+def _scorer(measures: tuple[str, ...]) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
+
+    return RougeScorer(list(measures), use_stemmer=True)
 
 
 class RougeJudge:

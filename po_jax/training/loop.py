@@ -11,7 +11,6 @@ import time
 from typing import Any, TextIO
 
 from etils import epath
-import jax
 import optax
 
 from po_jax import files, processes
@@ -26,6 +25,7 @@ from po_jax.reporting.reporter import NonFiniteLoss, Reporter
 from po_jax.reporting.writers import JsonLines, Maker, writers_of
 from po_jax.training.held_out import Evaluation
 from po_jax.training.made_from import Origin, describe
+from po_jax.training.randomness import root_key
 from po_jax.training.run import Feed, Run
 from po_jax.training.start import Start, cast
 from po_jax.training.state import TrainState
@@ -92,7 +92,7 @@ class Trainer:
       bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
-      ValueError: on steps or a period less than 1, or a negative seed.
+      ValueError: on steps or a period less than 1, or a seed out of its range.
     """
 
     model: Model
@@ -119,8 +119,7 @@ class Trainer:
         for name in ("total_steps", "log_period", "eval_period", "save_period"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
-        if self.random_seed < 0:
-            raise ValueError(f"Trainer.random_seed: expected 0 or more, got {self.random_seed}")
+        root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
 
     def made_from(self, data: BatchStream, feed: Feed) -> dict[str, Any]:
@@ -157,7 +156,7 @@ class _Training:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        self._key = jax.random.key(trainer.random_seed)
+        self._key = root_key(trainer.random_seed)
         self._manager = trainer.checkpoints(trainer.model_dir)
         begun = bool(self._manager.steps)
         origin = Origin(trainer.model_dir, trainer.initial_checkpoint_path, begun)
