@@ -4,6 +4,7 @@
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
 #   make test-distributed   what starts many processes, each with its own devices
+#   make test-plan    plans for TPUs and GPUs that are not here, by their compilers
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-distributed lint docs clean
+.PHONY: quickstart test test-slow test-distributed test-plan lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -27,6 +28,9 @@ test-slow: $(VENV)/.installed-test
 
 test-distributed: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/distributed
+
+test-plan: $(VENV)/.installed-test $(VENV)/.installed-plan
+	$(BIN)/python -m pytest tests/launch/test_plan.py tests/planning
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -50,6 +54,6 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-docs: $(VENV)/.installed-%: $(VENV)/.installed
+$(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed-plan: $(VENV)/.installed-%: $(VENV)/.installed
 	$(INSTALL) --editable '.[$*]'
 	@touch $@

@@ -6,7 +6,7 @@ here; `constraints.txt` holds the one tested set, which the Makefile installs.
 
 from setuptools import find_packages, setup
 
-COMMANDS = ("train", "evaluate", "sample", "label", "convert", "play", "quickstart")
+COMMANDS = ("train", "evaluate", "sample", "label", "convert", "play", "plan", "cluster", "quickstart")
 
 # The gin files live in `gin/` of the checkout. In a wheel they cannot: `gin` is gin-config's own
 # package. There they become package data of `launch`, whose `GIN_FOLDER` knows both places.
@@ -50,6 +50,7 @@ setup(
         "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "plan": ["jax[tpu]", "jax-cuda13-plugin", "nvidia-cuda-nvcc", "nvidia-nvvm"],
         "hf": ["transformers>=5"],
         "wandb": ["wandb>=0.20"],
     },

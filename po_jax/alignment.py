@@ -97,7 +97,7 @@ class Policy:
         """A completion of each prompt, by default of at most 64 tokens drawn as they are likely."""
         strategy = strategy or Strategy(max_length=64)
         tokens, _ = to_tokens(self.vocabulary, prompts, prompt_length)
-        rows = self.partitioner.mesh.shape["data"]
+        rows = self.partitioner.copies
         batch_size = rows * -(-min(len(prompts), 32) // rows)
         sampler = Sampler(self.language_model, strategy, self.partitioner, batch_size)
         params = load_parameters(self.language_model, self.checkpoint, self.partitioner)

@@ -1,16 +1,18 @@
 """Which device holds what: a (data, model) mesh, T5X's logical axis rules, and shardings.
 
 Parameters and activations name their axes ("embed", "heads", ...); rules map these names to mesh
-axes. Shardings can be built for a topology that is not there.
+axes. Where devices lie on several slices, which only a network joins, the mesh has an axis of slices
+before the others, and rows lie over both. Shardings can be built for a topology that is not there.
 
 Rows pass between host and devices here and nowhere else. On the host, every process has all rows;
 `Partitioner.distribute` gives its devices theirs, `collect` makes what lies on all devices whole on
 every host again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -24,39 +26,63 @@ import numpy as np
 from po_jax import processes
 
 Names = tuple[str | None, ...]
-Rules = tuple[tuple[str, str | None], ...]
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
-_SPREAD_PARAMETERS = ("embed", "data")  # ZeRO-3. In activations "batch" has taken the axis.
+# ZeRO-3, within each slice or over all. In activations "batch" has taken the axes.
+_SPREAD_PARAMETERS = (("embed", "data"), ("embed", ("slice", "data")))
 
 
 def make_mesh(num_partitions: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices: axis "model" of size `num_partitions`, axis "data" of the rest.
 
+    Where devices report several slices, each has such a mesh, and a first axis "slice" joins them.
+
     Args:
-      num_partitions: devices that share one copy of the model.
+      num_partitions: devices that share one copy of the model, of one slice.
       devices: all devices of all processes by default; or those of a described topology.
 
     Raises:
-      ValueError: if `num_partitions` does not divide the number of devices.
+      ValueError: if `num_partitions` does not divide the number of devices of a slice.
     """
     devices = list(jax.devices() if devices is None else devices)
-    if num_partitions < 1 or len(devices) % num_partitions:
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    count = len(devices) // slices
+    if num_partitions < 1 or count % num_partitions:
         raise ValueError(
-            f"make_mesh: expected num_partitions to divide {len(devices)} devices, "
-            f"got {num_partitions}"
+            f"make_mesh: expected num_partitions to divide {count} devices"
+            f"{'' if slices == 1 else ' of each slice'}, got {num_partitions}; "
+            f"{_listed(size for size in range(1, count + 1) if count % size == 0)} would do"
         )
-    shape = (len(devices) // num_partitions, num_partitions)
+    shape = (count // num_partitions, num_partitions)
     # Neighbours on the interconnect become neighbours in the mesh.
-    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    grid = mesh_utils.create_hybrid_device_mesh(
+        (1, *shape), (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+    return Mesh(grid, ("slice", "data", "model"), axis_types=(AxisType.Auto,) * 3)
 
 
-def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rules:
+def _listed(numbers: Iterable[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def logical_axis_rules(
+    activation_dims: int = 1,
+    parameter_dims: int = 1,
+    slices: int = 1,
+    across_slices: bool = False,
+) -> Rules:
     """T5X's standard rules; the first rule whose mesh axis is still free takes an axis.
 
     Args:
       activation_dims: 2 also shards the activations' embedding axis, over "model".
       parameter_dims: 2 also shards the parameters' embedding axis, over "data" (ZeRO-3).
+      slices: of the mesh; the rows of a batch lie over all.
+      across_slices: whether `parameter_dims` of 2 spreads one copy over all slices, which saves
+        memory, and not a copy over each, which saves the network.
 
     Raises:
       ValueError: if either is neither 1 nor 2.
@@ -64,12 +90,13 @@ def logical_axis_rules(activation_dims: int = 1, parameter_dims: int = 1) -> Rul
     for name, dims in (("activation_dims", activation_dims), ("parameter_dims", parameter_dims)):
         if dims not in (1, 2):
             raise ValueError(f"logical_axis_rules: expected {name} 1 or 2, got {dims}")
-    rules = [("batch", "data")]
+    rows: str | tuple[str, ...] = "data" if slices == 1 else ("slice", "data")
+    rules: list[tuple[str, str | tuple[str, ...] | None]] = [("batch", rows)]
     rules += [(name, "model") for name in ("vocab", "mlp", "heads", "joined_kv")]
     if activation_dims == 2:
         rules.append(("embed", "model"))
     if parameter_dims == 2:
-        rules.append(_SPREAD_PARAMETERS)
+        rules.append(("embed", rows if across_slices else "data"))
     return tuple(rules)
 
 
@@ -84,7 +111,7 @@ def whole_parameters() -> Iterator[None]:
 
     For programs that read all parameters many times, such as a decoding loop.
     """
-    rules = [rule for rule in nn.get_logical_axis_rules() if rule != _SPREAD_PARAMETERS]
+    rules = [rule for rule in nn.get_logical_axis_rules() if rule not in _SPREAD_PARAMETERS]
     with nn.logical_axis_rules(rules):
         yield
 
@@ -187,15 +214,29 @@ class Partitioner:
 
     @property
     def batch(self) -> NamedSharding:
-        """Rows over "data", everything else whole."""
-        return NamedSharding(self.mesh, PartitionSpec("data"))
+        """Rows over "data", and over the slices if there are several; everything else whole."""
+        return NamedSharding(self.mesh, PartitionSpec(self._rows))
+
+    @property
+    def copies(self) -> int:
+        """Of the model: parts that the rows of a batch are shared out to."""
+        return self._size(self._rows)
+
+    @property
+    def _rows(self) -> str | tuple[str, ...]:
+        return ("slice", "data") if "slice" in self.mesh.shape else "data"
+
+    def _size(self, axes: str | tuple[str, ...]) -> int:
+        return math.prod(
+            self.mesh.shape[axis] for axis in (axes if isinstance(axes, tuple) else (axes,))
+        )
 
     def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
         """Sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
         spec = nn.logical_to_mesh_axes(names, self.rules)
         assert spec is not None  # as it would be without names
         divisible = (
-            axis if axis is not None and size % self.mesh.shape[axis] == 0 else None
+            axis if axis is not None and size % self._size(axis) == 0 else None
             for size, axis in zip(shape, spec, strict=True)
         )
         return NamedSharding(self.mesh, PartitionSpec(*divisible))
@@ -209,11 +250,13 @@ class Partitioner:
 
         `micro_batches` is the number of pieces a batch is processed in, one after the other.
         """
-        data = self.mesh.shape["data"]
-        if batch_size % (data * micro_batches):
+        unit = self.copies * micro_batches
+        if batch_size % unit:
+            below = batch_size // unit * unit
+            near = _listed(size for size in (below, below + unit) if size)
             raise ValueError(
-                f"expected a batch size that is a multiple of {data} (the mesh's data axis) x "
-                f"{micro_batches} (micro-batches), got {batch_size}"
+                f"expected a batch size that is a multiple of {self.copies} (the mesh's data axis) "
+                f"x {micro_batches} (micro-batches), got {batch_size}; {near} would do"
             )
 
     def distribute(self, batch: Any) -> Any:
@@ -248,9 +291,11 @@ def make_partitioner(
     num_partitions: int = 1,
     activation_dims: int = 1,
     parameter_dims: int = 1,
+    across_slices: bool = False,
     devices: Sequence[Any] | None = None,
 ) -> Partitioner:
     """The partitioner of `make_mesh` and `logical_axis_rules`; raises what they raise."""
-    return Partitioner(
-        make_mesh(num_partitions, devices), logical_axis_rules(activation_dims, parameter_dims)
-    )
+    mesh = make_mesh(num_partitions, devices)
+    slices = mesh.shape.get("slice", 1)
+    rules = logical_axis_rules(activation_dims, parameter_dims, slices, across_slices)
+    return Partitioner(mesh, rules)

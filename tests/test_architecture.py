@@ -32,6 +32,7 @@ LAYERS = (
     "models",
     "judges",
     "training",
+    "planning",
     "evaluation",
     "alignment",
     "game",

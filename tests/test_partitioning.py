@@ -181,3 +181,76 @@ def test_activations_are_constrained_inside_and_free_outside():
     x = jax.device_put(jnp.ones((8, 3, 6)), partitioner.replicated)
     assert jax.jit(double_on_the_mesh)(x).sharding.spec == P("data", None, "model")
     assert jax.jit(double)(x).sharding.is_fully_replicated
+
+
+class Slices:
+    """Devices of a TPU that is not there, 2 x 2 x 1 chips on each of two slices."""
+
+    def __init__(self, index):
+        self.id = self.process_index = index
+        self.slice_index, within = divmod(index, 4)
+        self.coords = (within % 2, within // 2, 0)
+        self.core_on_chip, self.num_cores = 0, 1
+        self.platform, self.device_kind = "tpu", "TPU v5 lite"
+
+
+@pytest.fixture(scope="module")
+def slices():
+    return [Slices(index) for index in range(8)]
+
+
+def test_copies_of_the_model_lie_within_a_slice(slices):
+    for num_partitions in (1, 2, 4):
+        mesh = partitioning.make_mesh(num_partitions, slices[::-1])
+        assert dict(mesh.shape) == {
+            "slice": 2,
+            "data": 4 // num_partitions,
+            "model": num_partitions,
+        }
+        for index, grid in enumerate(mesh.devices):
+            assert {device.slice_index for device in grid.flat} == {index}
+    with pytest.raises(
+        ValueError, match="divide 4 devices of each slice, got 8; 1, 2 or 4 would do"
+    ):
+        partitioning.make_mesh(8, slices)
+
+
+def test_rows_lie_over_slices_and_parameters_within_each_or_over_all(slices):
+    kernel, rows = ("embed", "mlp"), P(("slice", "data"))
+    within = make_partitioner(2, parameter_dims=2, devices=slices)
+    assert within.batch.spec == rows and within.copies == 4
+    assert within.sharding((8, 16), kernel).spec == P("data", "model")
+    over_all = make_partitioner(2, parameter_dims=2, across_slices=True, devices=slices)
+    assert over_all.batch.spec == rows
+    assert over_all.sharding((8, 16), kernel).spec == P(("slice", "data"), "model")
+    assert over_all.sharding((6, 16), kernel).spec == P(None, "model")  # 4 copies; 6 / 4 is none
+    for partitioner in (within, over_all):
+        activation = partitioner.sharding((8, 5, 8), ("batch", "length", "embed"))
+        assert activation.spec == P(("slice", "data"), None, None)
+        with partitioning.nn.logical_axis_rules(partitioner.rules), partitioning.whole_parameters():
+            assert partitioning.nn.logical_to_mesh_axes(kernel) == P(None, "model")
+
+
+def test_results_do_not_depend_on_slices(getkey):
+    """The mean over rows, and a product with spread parameters, on a mesh of (2, 2, 2) devices."""
+    mesh = jax.sharding.Mesh(np.reshape(jax.devices(), (2, 2, 2)), ("slice", "data", "model"))
+    rules = partitioning.logical_axis_rules(1, 2, slices=2, across_slices=True)
+    partitioner = partitioning.Partitioner(mesh, rules)
+    x, kernel = np.arange(24.0).reshape(8, 3), np.arange(12.0).reshape(3, 4)
+    rows = partitioner.distribute(x)
+    assert rows.addressable_shards[0].data.shape == (2, 3)
+    np.testing.assert_array_equal(partitioning.collect(rows), x)
+    placed = jax.device_put(kernel, partitioner.sharding((3, 4), ("embed", "mlp")))
+    with partitioner.activate():
+        found = jax.jit(lambda x, w: shard(x @ w, "batch", "mlp"))(rows, placed)
+    np.testing.assert_array_equal(found, x @ kernel)
+
+
+def test_sizes_that_would_do_are_named():
+    partitioner = make_partitioner(2)
+    with pytest.raises(ValueError, match="got 6; 4 or 8 would do"):
+        partitioner.check_batch(6)
+    with pytest.raises(ValueError, match=r"4 .* x 2 \(micro-batches\), got 3; 8 would do"):
+        partitioner.check_batch(3, micro_batches=2)
+    with pytest.raises(ValueError, match="divide 8 devices, got 3; 1, 2, 4 or 8 would do"):
+        partitioning.make_mesh(3)

@@ -1,0 +1,41 @@
+"""Arithmetic of a program, counted in its jaxpr: products and sums of matrix products.
+
+XLA's own count takes a loop's body once, whatever its trips; a T5 is loops over layers and tokens.
+"""
+
+from collections.abc import Iterator
+import math
+from typing import Any
+
+from jax.extend import core
+
+
+def matrix_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr, trips: int) -> float:
+    """Floating-point operations of all matrix products, over all devices.
+
+    Args:
+      jaxpr: the program; what the backward pass recomputes is in it.
+      trips: of every loop that ends by a condition, such as a decoding loop.
+    """
+    inner = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+    return sum((_flops(equation, trips) for equation in inner.eqns), 0.0)
+
+
+def _flops(equation: Any, trips: int) -> float:
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        lhs = equation.invars[0].aval.shape
+        depth = math.prod(lhs[axis] for axis in contracted)
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * depth
+    times = {"scan": equation.params.get("length"), "while": trips}.get(name, 1)
+    inside = sum((matrix_flops(part, trips) for part in _parts(equation.params)), 0.0)
+    return times * inside
+
+
+def _parts(params: dict[str, Any]) -> Iterator[core.ClosedJaxpr | core.Jaxpr]:
+    """The programs within an equation."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, core.ClosedJaxpr | core.Jaxpr):
+                yield item
