@@ -66,19 +66,20 @@ class CheckpointManager:
 
             policies.append(preservation.BestN(get_metric_fn=merit, reverse=not largest, n=1))
             scored = {"best_fn": merit, "best_mode": "max" if largest else "min"}
-        self._orbax = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                step_prefix="checkpoint",
-                preservation_policy=preservation.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-                **scored,
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with files.reaching(self._directory):
+            self._orbax = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    step_prefix="checkpoint",
+                    preservation_policy=preservation.AnyPreservationPolicy(policies),
+                    cleanup_tmp_directories=True,
+                    **scored,
+                ),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     @property
     def steps(self) -> list[int]:
