@@ -6,7 +6,17 @@ here; `constraints.txt` holds the one tested set, which the Makefile installs.
 
 from setuptools import find_packages, setup
 
-COMMANDS = ("train", "evaluate", "sample", "label", "convert", "play", "plan", "cluster", "quickstart")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "sample",
+    "label",
+    "convert",
+    "play",
+    "plan",
+    "cluster",
+    "quickstart",
+)
 
 # The gin files live in `gin/` of the checkout. In a wheel they cannot: `gin` is gin-config's own
 # package. There they become package data of `launch`, whose `GIN_FOLDER` knows both places.

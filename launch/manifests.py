@@ -21,8 +21,8 @@ class Job:
       topology: that it runs on.
       command: the run's own, such as `python -m launch.train ...`.
       image: of a container; None where the machines have the software.
-      bucket: such as gs://mine, where the run and what was compiled are kept; None for a folder that
-        all hosts share, named in the command.
+      bucket: such as gs://mine, where the run and what was compiled are kept; None for a folder
+        that all hosts share, named in the command.
 
     Raises:
       ValueError: on a name that Kubernetes does not take, or without a command.

@@ -4,7 +4,7 @@
       --gin_file=gin/models/t5_1_1/xxl.gin --gin_file=gin/models/scan.gin \\
       --gin_file=gin/runs/online.gin --gin_file=gin/algorithms/ipo_md.gin ...
 
-Give it the files and settings of the run itself. Its programs are compiled for the topology, on this
+Give it the files and settings of the run itself. Its programs are compiled for the topology on this
 machine: no chip, data or checkpoint is needed. What does not fit is tried with less; --sweep tries
 the shapes of the mesh.
 """

@@ -1,8 +1,9 @@
 """Which device holds what: a (data, model) mesh, T5X's logical axis rules, and shardings.
 
 Parameters and activations name their axes ("embed", "heads", ...); rules map these names to mesh
-axes. Where devices lie on several slices, which only a network joins, the mesh has an axis of slices
-before the others, and rows lie over both. Shardings can be built for a topology that is not there.
+axes. Where devices lie on several slices, which only a network joins, the mesh has a first axis of
+slices, and rows lie over slices and "data". Shardings can be built for a topology that is not
+there.
 
 Rows pass between host and devices here and nowhere else. On the host, every process has all rows;
 `Partitioner.distribute` gives its devices theirs, `collect` makes what lies on all devices whole on

@@ -1,4 +1,4 @@
-"""`launch.plan` on small runs: what it predicts by hand, what it tries, and that it loads nothing."""
+"""`launch.plan` on small runs: figures by hand, what it tries, and that it loads nothing."""
 
 import dataclasses
 import importlib.util
@@ -121,8 +121,8 @@ def small_memory(monkeypatch, size):
 
 
 def test_what_does_not_fit_is_tried_with_less(tmp_path, capsys, monkeypatch):
-    run = f"--gin_file={write(tmp_path, 'online', 'prompts', 'ipo_md')}"
-    resident = 3 * 4.0 * PARAMETERS
+    run = f"--gin_file={write(tmp_path, 'sft', 'sft')}"
+    resident = 4.0 * PARAMETERS
     small_memory(monkeypatch, 0.8 * resident)
     found = planned(tmp_path, run, "--topology=cpu:4")
     assert not found[0]["fits"] and found[0]["programs"] == {}

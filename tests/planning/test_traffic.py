@@ -96,7 +96,7 @@ def test_an_array_updated_in_place_moves_only_the_update():
 
 
 def test_a_compiled_scan_and_its_collectives():
-    """Seven products of row-sharded activations with spread weights: a gather of each, 8 devices."""
+    """Seven products of sharded rows with spread weights: a gather of each, on 8 devices."""
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     spread = NamedSharding(mesh, P(None, "data"))
     weights = jax.ShapeDtypeStruct((7, 16, 16), jnp.float32, sharding=spread)
