@@ -15,7 +15,7 @@ import optax
 
 from po_jax import files
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
-from po_jax.data.corpus import BatchStream
+from po_jax.data.corpus import Batches
 from po_jax.interruption import Interrupted, Interruption, check
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
@@ -94,8 +94,8 @@ class Trainer:
 
     model: Model
     optimizer: optax.GradientTransformation
-    feed: Callable[[Run, BatchStream], Feed]
-    data: BatchStream
+    feed: Callable[[Run, Batches], Feed]
+    data: Batches
     partitioner: Partitioner
     model_dir: str
     total_steps: int
