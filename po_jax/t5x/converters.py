@@ -145,6 +145,7 @@ class PromptConverter(_Unpacked):
             converted[feature] = self._as_bytes(text, name)
         return converted
 
+    @tf.autograph.experimental.do_not_convert
     def _as_bytes(self, text: tf.Tensor, name: str) -> tf.Tensor:
         whole = text if text.shape.rank == 0 else tf.strings.reduce_join(text + _SEPARATOR)
         read = tf.io.decode_raw(whole, tf.uint8)

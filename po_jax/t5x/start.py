@@ -6,11 +6,12 @@ import flax
 import jax
 from jax.sharding import NamedSharding
 from jaxtyping import PRNGKeyArray
+import numpy as np
 from t5x import partitioning as t5x_partitioning
 from t5x import train_state as t5x_train_state
 from t5x import utils as t5x_utils
 
-from po_jax.checkpoints.load import load, open_checkpoint
+from po_jax.checkpoints.load import Checkpoint, load, open_checkpoint
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.training.loop import Updates
@@ -57,16 +58,10 @@ class Start(t5x_utils.TrainStateInitializer):
         """The state at step 0; raises ValueError if the checkpoint is of another model."""
         if self._path is None:
             return super().from_scratch(init_rng)
+        axes = self.train_state_axes
         checkpoint = open_checkpoint(self._path)
         checkpoint.about.require_start(f"{checkpoint.path}", self._variables.model.about())
-        mesh, axes = self._partitioner.mesh, self.train_state_axes
-        like = jax.tree.map(
-            lambda shape, spec: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec)
-            ),
-            flax.core.unfreeze(self.global_train_state_shape.params),
-            flax.core.unfreeze(axes.params),
-        )
+        params = _load(checkpoint, self.global_train_state_shape.params, axes, self._partitioner)
         create = self._partitioner.partition(
             lambda params: t5x_train_state.FlaxOptimTrainState.create(
                 self._optimizer_def, flax.core.freeze(self._variables.of(params))
@@ -74,7 +69,57 @@ class Start(t5x_utils.TrainStateInitializer):
             in_axis_resources=(flax.core.unfreeze(axes.params),),
             out_axis_resources=axes,
         )
-        return create(load(checkpoint, like))
+        return create(params)
+
+
+class AnyCheckpoint:
+    """Reads for T5X's `eval` and `infer` what our own loop or Hugging Face wrote, and T5X's own.
+
+    For `RestoreCheckpointConfig.checkpointer_cls`, with `use_orbax=False`.
+
+    Args:
+      train_state: shapes of the state to restore.
+      partitioner: of T5X.
+      restore_dtype: to keep the parameters in; None for float32.
+      **given: what else T5X gives to its checkpointers.
+    """
+
+    def __init__(
+        self,
+        train_state: t5x_train_state.TrainState,
+        partitioner: t5x_partitioning.BasePartitioner,
+        restore_dtype: Any = None,
+        **given: Any,
+    ):
+        self._state = train_state
+        self._partitioner = partitioner
+        self._dtype = restore_dtype
+
+    def restore(self, path: str, **_: Any) -> t5x_train_state.TrainState:
+        """The state of a checkpoint, or of the latest in a directory; no slots."""
+        checkpoint = open_checkpoint(path)
+        axes = self._partitioner.get_mesh_axes(self._state)
+        params = _load(checkpoint, self._state.params, axes, self._partitioner, self._dtype)
+        state = {"step": np.int32(checkpoint.step)}
+        return self._state.restore_state({"target": params, "state": state})
+
+
+def _load(
+    checkpoint: Checkpoint,
+    shapes: Any,
+    axes: t5x_train_state.TrainState,
+    partitioner: t5x_partitioning.BasePartitioner,
+    dtype: Any = None,
+) -> Params:
+    """The parameters of a checkpoint where T5X has their places."""
+    like = jax.tree.map(
+        lambda shape, spec: jax.ShapeDtypeStruct(
+            shape.shape, dtype or shape.dtype, sharding=NamedSharding(partitioner.mesh, spec)
+        ),
+        flax.core.unfreeze(shapes),
+        flax.core.unfreeze(axes.params),
+    )
+    return load(checkpoint, like)
 
 
 class _Variables:

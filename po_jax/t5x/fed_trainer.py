@@ -41,7 +41,7 @@ Arrays = Mapping[str, Any]
 _FAR = 0.05  # of |log pi - log mu| beside -log pi, on the first batch: what dropout does to it
 
 
-class Trainer(t5x_trainer.Trainer):
+class FedTrainer(t5x_trainer.Trainer):
     """A `trainer_cls` of `t5x.train.train`; everything but the batches and the step is T5X's.
 
     It overrides `_partitioned_train_step` and `_partitioned_eval_step`, which T5X leaves to
@@ -85,6 +85,7 @@ class Trainer(t5x_trainer.Trainer):
         self._updates = updates
         self._make_feed = feed
         self._incoming = _Incoming()
+        self._clock = StageClock()
         self._step = 0
         if feed is not None:
             facts = {"seed": random_seed, "updates": updates, "reference_dtype": reference_dtype}
@@ -153,7 +154,7 @@ class Trainer(t5x_trainer.Trainer):
         self._incoming.hand(collect(dict(batch)))
         average = _thawed(state.flax_mutables.get(AVERAGE))
         seen = TrainState(state.step, _thawed(state.params), None, average)
-        fed, facts = self._feed.batch(self._step, seen, StageClock())
+        fed, facts = self._feed.batch(self._step, seen, self._clock)
         fields = {field.name: getattr(fed, field.name) for field in dataclasses.fields(fed)}
         return {name: x for name, x in fields.items() if x is not None}, _as_t5x(facts)
 
