@@ -4,6 +4,7 @@
 #   make test         the whole test suite
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
+#   make test-t5x T5X=...   what runs under T5X; T5X is a folder or an address for pip
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,13 +12,20 @@ BIN := $(VENV)/bin
 # Compiling every .pyc of TensorFlow up front would double the time of the set-up.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# T5X asks for other versions than ours and works with ours: nothing that it lists is installed.
+T5X = $(error expected T5X=FOLDER or T5X=git+https://github.com/google-research/t5x@cc342d4)
+test-t5x: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  --requirement constraints-t5x.txt '$(T5X)'
+	$(BIN)/python -m pytest tests/t5x
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -66,9 +66,7 @@ def add_comparisons(
 ) -> seqio.Task:
     """Registers two completions of a prompt, measured by how often scores agree with labels."""
     tokens = dict.fromkeys(("inputs", "completion_1", "completion_2"), seqio.Feature(vocabulary))
-    preference = seqio.Feature(
-        seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.float32
-    )
+    preference = seqio.Feature(seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.float32)
     return seqio.TaskRegistry.add(
         name,
         source=_source(source),

@@ -69,7 +69,7 @@ class FedTrainer(t5x_trainer.Trainer):
         initial_checkpoint_path: str | None = None,
         random_seed: int = 0,
         reference_dtype: str | None = None,
-        updates: Updates = Updates(),
+        updates: Updates,
         learning_rate_fn: Callable[[Any], Any],
         weight_metrics_computer: t5x_trainer.WeightMetricsComputer | None = None,
         **given: Any,
@@ -294,6 +294,6 @@ def _check_start(at_reference: bool, metrics: Mapping[str, Any]) -> None:
     if abs(ratio) > _FAR * abs(nll):
         raise ValueError(
             "expected a policy that starts as its reference to agree with it, got log pi - log mu "
-            f"of {ratio:.3g} a completion where log pi is {-nll:.3g}: DROPOUT_RATE must be 0 (T5X's "
-            "finetune.gin sets 0.1: give gin/t5x/offline.gin or online.gin after a model's file)"
+            f"of {ratio:.3g} a completion where log pi is {-nll:.3g}: DROPOUT_RATE must be 0 "
+            "(T5X's finetune.gin sets 0.1; gin/t5x/offline.gin and online.gin set 0)"
         )

@@ -1,4 +1,4 @@
-"""How a run under T5X begins: from a checkpoint of any known format, with fresh slots, at step 0."""
+"""How a run under T5X begins: from a checkpoint of any format, with fresh slots, at step 0."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ class Start(t5x_utils.TrainStateInitializer):
         partitioner: t5x_partitioning.BasePartitioner,
         input_types: Any = None,
         *,
-        initial_checkpoint_path: str | None = None,
-        updates: Updates = Updates(),
+        initial_checkpoint_path: str | None,
+        updates: Updates,
     ):
         self._variables = _Variables(init_fn.__self__, updates.average_decay is not None)
         self._optimizer_def = optimizer_def

@@ -20,8 +20,8 @@ from po_jax.partitioning import Partitioner
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.t5x.converters import comparison_lengths, prompt_lengths, texts_of
-from po_jax.t5x.start import Start, partitioner_of
 from po_jax.t5x.fed_trainer import FedTrainer
+from po_jax.t5x.start import Start
 from po_jax.training import loop, optimizers
 from po_jax.training.state import TrainState
 from tasks import registration
@@ -42,11 +42,12 @@ CONFIG = T5Config(
     dropout_rate=0.0,
     dtype="float32",
 )
+BFLOAT16 = dataclasses.replace(CONFIG, dtype="bfloat16")
 SCANNED = dataclasses.replace(CONFIG, scan_layers=True, shared_relative_bias=False)
 
 
 class Letters(seqio.Vocabulary):
-    """One id a letter, so that whatever a policy draws can be read, and shares words with answers."""
+    """One id a letter: whatever a policy draws can be read, and shares words with answers."""
 
     eos_id, unk_id, bos_id = 1, 2, None
 
@@ -255,7 +256,9 @@ class Case:
 def optimizer_def() -> adafactor.Adafactor:
     """T5X's own, as its model files have it."""
     return adafactor.Adafactor(
-        decay_rate=0.8, step_offset=0, logical_factor_rules=adafactor.standard_logical_factor_rules()
+        decay_rate=0.8,
+        step_offset=0,
+        logical_factor_rules=adafactor.standard_logical_factor_rules(),
     )
 
 
@@ -293,7 +296,8 @@ def assert_same_metrics(
 def difference(theirs: Any, ours: Any) -> float:
     """The largest difference between two trees of parameters, beside each array's largest entry."""
     one, other = (
-        flax.traverse_util.flatten_dict(flax.core.unfreeze(tree), sep="/") for tree in (theirs, ours)
+        flax.traverse_util.flatten_dict(flax.core.unfreeze(tree), sep="/")
+        for tree in (theirs, ours)
     )
     assert one.keys() == other.keys()
     return max(
@@ -301,5 +305,3 @@ def difference(theirs: Any, ours: Any) -> float:
         / max(float(np.abs(np.asarray(other[name])).max()), 1e-9)
         for name in one
     )
-
-

@@ -9,6 +9,8 @@ pytest.importorskip(
     "t5x.train", reason="needs T5X, which no package index holds", exc_type=ImportError
 )
 
+import seqio  # noqa: E402
+
 from po_jax import judges  # noqa: E402
 from po_jax.judges import template  # noqa: E402
 from po_jax.losses import objectives, pairwise  # noqa: E402
@@ -20,7 +22,6 @@ from po_jax.t5x.start import partitioner_of  # noqa: E402
 from po_jax.training import loop  # noqa: E402
 from po_jax.training.offline_feed import DataFeed, OfflineFeed  # noqa: E402
 from po_jax.training.online_feed import OnlineFeed  # noqa: E402
-import seqio  # noqa: E402
 from tests.t5x import harness  # noqa: E402
 
 STRATEGY = Strategy(max_length=harness.LENGTHS["targets"])
@@ -145,3 +146,37 @@ def test_ten_steps_are_those_of_our_loop(name, tmp_path):
     if name == "nash_ema_pg":
         average = state.flax_mutables["average"]
         assert harness.difference(average, other.average) < 5e-6
+
+
+@pytest.mark.parametrize("name", ["sft", "preference_model", "ipo", "ipo_md"])
+def test_micro_batches_are_averaged(name, tmp_path):
+    compare(name, tmp_path, micro_batches=4)
+
+
+@pytest.mark.parametrize("mesh", [(1, 2), (2, 2)])
+@pytest.mark.parametrize("name", ["sft", "ipo", "ipo_md"])
+def test_meshes(name, mesh, tmp_path):
+    compare(name, tmp_path, mesh)
+
+
+@pytest.mark.parametrize("name", ["ipo", "ipo_md"])
+def test_scanned_layers(name, tmp_path):
+    compare(name, tmp_path, config=harness.SCANNED)
+
+
+def test_bfloat16(tmp_path):
+    compare("ipo", tmp_path, tolerance=2e-2, config=harness.BFLOAT16)
+
+
+def test_dropout_moves_the_policy_from_its_reference(tmp_path):
+    config = dataclasses.replace(harness.CONFIG, dropout_rate=0.5)
+    with pytest.raises(ValueError, match=r"DROPOUT_RATE must be 0"):
+        mesh = harness.Mesh()
+        case = make_case("ipo", tmp_path, partitioner_of(mesh), config=config)
+        case.by_t5x(tmp_path / "t5x", mesh, steps=1)
+
+
+def test_packing_is_refused():
+    for converter in (converters.ComparisonConverter, converters.PromptConverter):
+        with pytest.raises(ValueError, match=r"expected pack=False, since completions belong"):
+            converter(pack=True)
