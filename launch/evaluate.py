@@ -55,12 +55,14 @@ def evaluate(arguments: Namespace) -> None:
     """Runs the configured comparison and writes what it found."""
     import gin
 
+    from launch import settings
     from po_jax import judges
     from po_jax.evaluation import side_by_side
 
     for room in (side_by_side, judges):
         logging.getLogger(room.__name__).setLevel(logging.INFO)
     folder = gin_support.call(outputs.new_folder, overwrite=arguments.overwrite)
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration

@@ -19,12 +19,14 @@ from launch import command_line, gin_support, outputs
 
 def label(arguments: Namespace) -> None:
     """Makes the configured comparisons."""
+    from launch import settings
     from po_jax import judges
     from po_jax.data import json_lines
     from po_jax.evaluation import labelling
 
     output = gin_support.call(outputs.new_file, overwrite=arguments.overwrite)
     logging.getLogger(judges.__name__).setLevel(logging.INFO)
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     labelled = gin_support.call(labelling.Labelling)
     count = json_lines.write(output, labelled.records())
     print(f"wrote {count} comparisons")

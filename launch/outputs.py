@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import os
+from pathlib import Path
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def new_folder(path: str | os.PathLike, result: str, overwrite: bool = False) ->
 
 
 @contextlib.contextmanager
-def written_whole(folder: "epath.Path") -> "Iterator[epath.Path]":
+def written_whole(folder: "epath.Path") -> Iterator[Path]:
     """A folder here, to be written in the other's stead; at the end its files move there.
 
     What fails leaves all as it was.
@@ -64,9 +65,9 @@ def written_whole(folder: "epath.Path") -> "Iterator[epath.Path]":
 
     away = files.in_bucket(folder)
     if away:
-        beside = epath.Path(tempfile.mkdtemp())
+        beside = Path(tempfile.mkdtemp())
     else:
-        beside = folder.parent / f".{folder.name}.partial"
+        beside = Path(folder.parent) / f".{folder.name}.partial"
         shutil.rmtree(beside, ignore_errors=True)  # of a command that was killed
     try:
         beside.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def written_whole(folder: "epath.Path") -> "Iterator[epath.Path]":
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(beside.iterdir()):
             if away:
-                path.copy(folder / path.name, overwrite=True)
+                epath.Path(path).copy(folder / path.name, overwrite=True)
             else:
                 path.replace(folder / path.name)
     finally:

@@ -73,12 +73,14 @@ def to_records(drawn: Drawn) -> Iterator[dict[str, Any]]:
 
 def sample(arguments: Namespace) -> None:
     """Prints completions, or writes them to a file."""
+    from launch import settings
     from po_jax.data import json_lines
 
     output = arguments.output
     if output is not None:
         output = outputs.new_file(output, arguments.overwrite)
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     drawn = draw(texts)
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.

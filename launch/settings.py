@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import seqio
 
+from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
 from po_jax.language_model import LanguageModel
@@ -84,6 +85,27 @@ def completion_length(lengths: Mapping[str, int]) -> int:
 def parameter_axes(language_model: LanguageModel) -> Any:
     """The logical axis names of a model's parameters, for its optimiser."""
     return language_model.parameter_axes()
+
+
+def check_checkpoints(**paths: str | Mapping[str, str] | None) -> None:
+    """Opens checkpoints that will be wanted, before anything is loaded.
+
+    Args:
+      **paths: by the name of the setting, a path, several by name, or None for none.
+
+    Raises:
+      ValueError: if there is no checkpoint; names the setting.
+    """
+    for setting, given in paths.items():
+        named = given if isinstance(given, Mapping) else {"": given}
+        for name, path in named.items():
+            if path is None:
+                continue
+            try:
+                open_checkpoint(path)
+            except ValueError as error:
+                where = f"{setting}, {name!r}" if name else setting
+                raise ValueError(f"{where}: {error}") from error
 
 
 def check_algorithm(betas: Any = None, online: bool | None = None) -> None:

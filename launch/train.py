@@ -31,7 +31,8 @@ def train(arguments: Namespace) -> None:
         with files.written_whole(folder / "config.gin") as beside:
             beside.write_text(gin.operative_config_str())
 
-    gin.get_configurable(settings.check_algorithm)()
+    gin_support.call(settings.check_algorithm)
+    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 

@@ -174,7 +174,7 @@ class Alignment:
             model=PolicyModel(language_model=model, objective=self.objective),
             optimizer=Adafactor(self.learning_rate, model.parameter_axes()),
             feed=feed,
-            data=BatchStream(corpus, layout, self.batch_size, seed=self.random_seed),
+            data=lambda: BatchStream(corpus, layout, self.batch_size, seed=self.random_seed),
             partitioner=self.start.partitioner,
             model_dir=self.model_dir,
             total_steps=self.steps,

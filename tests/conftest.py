@@ -7,6 +7,7 @@ subprocess sees the machine as its user would.
 from contextlib import contextmanager
 import os
 from pathlib import Path
+import subprocess
 import tarfile
 import zlib
 
@@ -91,3 +92,26 @@ def shared_data() -> Path:
     t5_spiece/spiece.model.
     """
     return _beside_the_checkout("data", "TL;DR, SciTLDR and T5's vocabulary")
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a file system of a megabyte, read-only if asked; skips where nobody may."""
+    folders = []
+
+    def mount(options="size=1m"):
+        folder = tmp_path / f"disk_{len(folders)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("needs mount")
+        if done.returncode:
+            pytest.skip(f"needs the right to mount: {done.stderr}")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

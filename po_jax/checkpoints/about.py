@@ -1,14 +1,20 @@
 """What a checkpoint says of itself beside its arrays: which kind of model it is, its special ids.
 
 The trees of policies and judges are alike, so that nothing else would tell one from the other.
+Runs keep it in the metadata of their checkpoints; converted directories have a file of their own.
 """
 
 from collections.abc import Collection, Mapping
 import dataclasses
+import json
 from typing import Any
 
+from etils import epath
+
+from po_jax.checkpoints import json_files
 from po_jax.language_model import SpecialIds
 
+FILE = "po_jax.json"
 POLICIES = ("a policy", "an SFT model")  # kinds that answer prompts; the others judge answers
 
 
@@ -33,6 +39,17 @@ class About:
         """What was saved; nothing where other programs wrote it."""
         kind, ids = content.get("kind"), content.get("special_ids")
         return cls(kind, SpecialIds(**ids) if isinstance(ids, dict) else None)
+
+    @classmethod
+    def read(cls, directory: epath.Path) -> "About":
+        """What the directory's file says; nothing where there is none."""
+        file = directory / FILE
+        return cls.from_json(json_files.read_object(file)) if file.exists() else cls()
+
+    def write(self, directory: epath.Path) -> None:
+        """Writes the directory's file, where the kind is known."""
+        if self.kind is not None:
+            (directory / FILE).write_text(json.dumps(self.to_json(), indent=1) + "\n")
 
     def require(
         self, where: str, kinds: Collection[str | None], special_ids: SpecialIds | None

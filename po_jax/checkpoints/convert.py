@@ -99,6 +99,7 @@ class Conversion:
             else:
                 write = own.write if self.format == "po_jax" else t5x_legacy.write
                 write(directory, self.parameters, slots=self.slots, step=self.source.step)
+            self.source.about.write(directory)
             written = open_checkpoint(directory)
             _require_same(self.parameters, written.parameters)
             _require_same(self.slots, written.slots)

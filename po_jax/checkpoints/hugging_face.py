@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import hugging_face_config, safetensors, tokenizer
+from po_jax.checkpoints import about, hugging_face_config, safetensors, tokenizer
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.hugging_face_config import CONFIG, special_ids_json, to_json
 from po_jax.checkpoints.leaves import Leaf, Leaves
@@ -169,6 +169,6 @@ def copy_rest(source: epath.Path, target: epath.Path) -> None:
     """Copies what a directory has beside weights, config and tokenizer: it describes no network."""
     for file in source.iterdir():
         name = file.name
-        known = name == CONFIG or name in tokenizer.FILES or name.startswith(".")
+        known = name in (CONFIG, about.FILE) or name in tokenizer.FILES or name.startswith(".")
         if not (known or file.is_dir() or name.endswith(_WEIGHTS)):
             file.copy(target / name, overwrite=True)

@@ -60,12 +60,14 @@ def open_checkpoint(path: epath.PathLike) -> Checkpoint:
 def _open(path: epath.Path) -> Checkpoint:
     if hugging_face.is_hugging_face(path):
         parameters, config, family = hugging_face.read(path)
-        about = About(special_ids=hugging_face_config.special_ids(path))
+        ids = hugging_face_config.special_ids(path)
+        about = dataclasses.replace(About.read(path), special_ids=ids)
         return Checkpoint(
             path, "hugging_face", parameters, {}, config=config, family=family, about=about
         )
     if t5x_legacy.is_legacy(path):
-        return _training_state(path, "t5x", t5x_legacy.read(path))
+        state = _training_state(path, "t5x", t5x_legacy.read(path))
+        return dataclasses.replace(state, about=About.read(path))
     if tree := orbax.find(path):
         state = _training_state(path, "orbax", orbax.read(tree))
         return dataclasses.replace(state, about=orbax.about(tree))

@@ -53,6 +53,7 @@ class Caller:
         self._gate = _Gate(settings.a_minute)
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Future, Question, threading.Event]] = deque()
+        self._under_way: dict[Question, Future] = {}
         self._working = 0
         self._stop = threading.Event()
         self._record = CallRecord()
@@ -64,11 +65,20 @@ class Caller:
             return copy.deepcopy(self._record)
 
     def begin(self, questions: Sequence[Question]) -> Answers:
-        """Starts to ask; `finish` waits."""
-        futures: Answers = [Future() for _ in questions]
+        """Starts to ask; `finish` waits. Where answers are kept, nothing is under way twice."""
+        futures: Answers = []
         with self._lock:
-            for future, question in zip(futures, questions, strict=True):
-                self._waiting.append((future, question, self._stop))
+            for question in questions:
+                future = self._under_way.get(question)
+                if future is None:
+                    future = Future()
+                    self._waiting.append((future, question, self._stop))
+                    if self._cache is not None:
+                        self._under_way[question] = future
+                else:
+                    self._record.questions += 1
+                    self._record.from_cache += 1
+                futures.append(future)
             workers = min(self._settings.threads, self._working + len(questions)) - self._working
             self._working += workers
         for _ in range(workers):  # Daemons: a call that hangs must not keep the process.
@@ -103,6 +113,7 @@ class Caller:
             self._stop.set()
             self._stop = threading.Event()
             forgotten, self._waiting = self._waiting, deque()
+            self._under_way.clear()
         for future, *_ in forgotten:
             future.cancel()
 
@@ -119,6 +130,9 @@ class Caller:
                     future.set_result(self._answer(question, stop))
                 except BaseException as error:
                     future.set_exception(error)
+            with self._lock:
+                if self._under_way.get(question) is future:
+                    del self._under_way[question]
 
     def _answer(self, question: Question, stop: threading.Event) -> float | None:
         if self._cache is not None and (known := self._cache.get(question)) is not None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+import logging
 
 import numpy as np
 
@@ -9,12 +11,20 @@ from po_jax.judges.judge import Judge, Judgement, Pairs
 from po_jax.partitioning import collect
 from po_jax.vocabulary import Vocabulary, to_tokens
 
+logger = logging.getLogger(__name__)
+
+
+@cache
+def _warn_once(what: str, length: int) -> None:
+    logger.warning("%s of more than %d of the judge's own tokens are cut for it", what, length)
+
 
 @dataclass(frozen=True)
 class OtherVocabularyJudge:
     """Decodes prompts and completions, encodes them in the judge's vocabulary, and asks it.
 
-    A completion that was cut off before its EOS has none in the judge's ids either.
+    A completion that was cut off before its EOS has none in the judge's ids either. That something
+    is longer than `lengths` in the judge's tokens is logged once.
 
     Attributes:
       judge: reads its own vocabulary's ids.
@@ -47,8 +57,13 @@ class OtherVocabularyJudge:
         ended = ((tokens == self.vocabulary.eos_id) & kept).any(axis=-1).reshape(-1).tolist()
         prompts = pairs.prompt_texts(self.vocabulary)
         length = self.lengths["inputs"]
-        prompt, _ = to_tokens(self.own_vocabulary, prompts, length, self.keep_end)
-        completion, _ = to_tokens(self.own_vocabulary, flat, self.lengths["targets"], ended=ended)
+        prompt, cut = to_tokens(self.own_vocabulary, prompts, length, self.keep_end)
+        if cut:
+            _warn_once("prompts", length)
+        length = self.lengths["targets"]
+        completion, cut = to_tokens(self.own_vocabulary, flat, length, ended=ended)
+        if cut:
+            _warn_once("completions", length)
         completion = completion.reshape(len(texts), 2, -1)
         mask = completion != self.own_vocabulary.pad_id
         return self.judge.begin(

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 import numpy as np
 
 from po_jax.data.corpus import Batch, BatchStream
@@ -19,7 +20,7 @@ from po_jax.sampling import Sampler, Strategy
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
-from po_jax.types import Rollout
+from po_jax.types import Params, Rollout
 from po_jax.vocabulary import Vocabulary, to_text
 
 Facts = dict[str, np.ndarray]  # a number for each prompt, by name
@@ -38,12 +39,20 @@ def _check_batches(max_batches: int | None) -> None:
         raise ValueError(f"expected max_batches of 1 or more, got {max_batches}")
 
 
+@jax.jit
+def _equal(policy: Params, reference: Params) -> Bool[Array, ""]:
+    """Whether one has become the other's values, in the other's dtype."""
+    same = jax.tree.map(lambda x, y: (x.astype(y.dtype) == y).all(), policy, reference)
+    return jnp.stack(jax.tree.leaves(same)).all()
+
+
 class PolicyEvaluation:
     """Fresh completions of held-out prompts: win rate over mu, KL to mu, entropy, length, EOS.
 
     The prompts and the randomness are the same at every evaluation. KL and entropy are those of the
     policy itself: where `strategy` changes the distribution that tokens are drawn from, they are
-    taken from further completions with nothing changed.
+    taken from further completions with nothing changed. Where pi is mu, as it is at step 0, the win
+    rate is 1/2 and the judge is not asked.
 
     Args:
       run: the run that is evaluated.
@@ -77,10 +86,11 @@ class PolicyEvaluation:
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Samples, judges and counts."""
         facts, texts = [], []
+        same = bool(_equal(state.params, self._run.reference))
         for index, batch in enumerate(self._prompts):
             check()
             rollout = self._draw(self._sampler, index, batch, state, "evaluation")
-            facts.append(self._facts(index, batch, state, rollout))
+            facts.append(self._facts(index, batch, state, rollout, same))
             if len(texts) < self._shown:
                 texts += self._texts(batch, rollout)
         valid = np.concatenate([batch.valid for batch in self._prompts])
@@ -89,14 +99,16 @@ class PolicyEvaluation:
             for name in facts[0]
         }, "\n\n".join(texts[: self._shown])
 
-    def _facts(self, index: int, batch: Batch, state: TrainState, rollout: Rollout) -> Facts:
+    def _facts(
+        self, index: int, batch: Batch, state: TrainState, rollout: Rollout, same: bool
+    ) -> Facts:
         """Numbers of every prompt of a batch."""
         unchanged, fresh = self._sampler.strategy.unchanged, rollout
         if self._sampler.strategy != unchanged:
             sampler = dataclasses.replace(self._sampler, strategy=unchanged)
             fresh = self._draw(sampler, index, batch, state, "kl")
         answer = None
-        if self._judge is not None:
+        if self._judge is not None and not same:
             pairs = Pairs(
                 rollout.prompt, rollout.completion, rollout.mask, batch.texts, batch.valid
             )
@@ -116,6 +128,8 @@ class PolicyEvaluation:
         }
         if answer is not None:
             facts["win_rate"] = collect(answer().preference)
+        elif self._judge is not None:
+            facts["win_rate"] = np.full(len(mask), 0.5)
         return facts
 
     def _draw(

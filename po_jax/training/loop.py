@@ -70,8 +70,8 @@ class Trainer:
     Attributes:
       model: what is trained.
       optimizer: turns gradients into updates; any transformation of optax.
-      feed: makes the feed, given the run and `data`.
-      data: batches by step.
+      feed: makes the feed, given the run and the data.
+      data: reads the data, after all that is quicker to look at: batches by step.
       partitioner: the mesh and its rules.
       model_dir: of checkpoints and records.
       total_steps: updates in all, those before a resumption included.
@@ -83,19 +83,19 @@ class Trainer:
       evaluations: by name, makers of what is asked every `eval_period` steps and at the end.
       writers: make what keeps the run's records.
       log_period: steps between records of metrics.
-      eval_period: steps between evaluations.
+      eval_period: steps between evaluations; the first is of the start, the last of the end.
       save_period: steps between checkpoints; the last step is always saved.
       started: called after the first step of this process.
       bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
-      ValueError: on steps or a period less than 1, or if the mesh cannot divide the batch.
+      ValueError: on steps or a period less than 1, or a negative seed.
     """
 
     model: Model
     optimizer: optax.GradientTransformation
     feed: Callable[[Run, Batches], Feed]
-    data: Batches
+    data: Callable[[], Batches]
     partitioner: Partitioner
     model_dir: str
     total_steps: int
@@ -116,14 +116,15 @@ class Trainer:
         for name in ("total_steps", "log_period", "eval_period", "save_period"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
+        if self.random_seed < 0:
+            raise ValueError(f"Trainer.random_seed: expected 0 or more, got {self.random_seed}")
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
-        self.partitioner.check_batch(self.data.batch_size, self.updates.micro_batches)
 
-    def made_from(self, feed: Feed) -> dict[str, Any]:
+    def made_from(self, data: Batches, feed: Feed) -> dict[str, Any]:
         """What changes what this run learns, but for where it starts."""
         parts = {
             "seed": self.random_seed,
-            "data": self.data,
+            "data": data,
             "model": self.model,
             "feed": feed,
             "optimizer": self.optimizer,
@@ -140,8 +141,8 @@ class Trainer:
         Raises:
           NonFiniteLoss: if a loss or gradient is not finite; the last good checkpoint stays.
           CheckpointError: if a checkpoint cannot be saved, for example on a full disk.
-          ValueError: if a checkpoint does not fit the model, or if what is in `model_dir` was made
-            from something else.
+          ValueError: if the mesh cannot divide the batch, a checkpoint does not fit the model, or
+            what is in `model_dir` was made from something else.
         """
         with _Training(self) as training:
             training.go_on()
@@ -176,13 +177,15 @@ class _Training:
             key=self._key,
             directory=epath.Path(trainer.model_dir),
         )
-        self._feed = trainer.feed(run, trainer.data)
-        origin.hold(trainer.made_from(self._feed), load_start)
+        data = trainer.data()
+        trainer.partitioner.check_batch(data.batch_size, trainer.updates.micro_batches)
+        self._feed = trainer.feed(run, data)
+        origin.hold(trainer.made_from(data, self._feed), load_start)
         self.state = start.state(
             self._manager, lambda params: origin.begin(cast(params, trainer.reference_dtype))
         )
         self._step = self._first = int(self.state.step)
-        progress = self._manager.progress(self._first) if self._first else {}
+        progress = self._manager.progress(self._first) if self._first else {"evaluated": False}
         # Whether the evaluation that is due at this step has been done and recorded.
         self._evaluated = progress.get("evaluated", True)
         self._evaluations = {name: make(run) for name, make in (trainer.evaluations or {}).items()}
@@ -227,8 +230,11 @@ class _Training:
             with Interruption(), reporter:
                 self._take_steps()
         except Interrupted as signal:
-            self._save({})
-            reporter.note(f"{signal}: saved step {self._step}; the same command resumes")
+            if self._step:
+                self._save({})
+                reporter.note(f"{signal}: saved step {self._step}; the same command resumes")
+            else:
+                reporter.note(f"{signal}: ended before the first step")
         except (NonFiniteLoss, CheckpointError):
             raise  # there is nothing good to save, or no place for it
         except Exception:
@@ -242,7 +248,7 @@ class _Training:
 
     def _take_steps(self) -> None:
         if not self._evaluated:
-            self._end_step()
+            self._end_step()  # at step 0: how the start does
         while self._step < self._trainer.total_steps:
             check()
             self._take_step()
@@ -270,7 +276,7 @@ class _Training:
         self._evaluated = True
         if last:
             self._reporter.flush()
-        if last or self._step % trainer.save_period == 0:
+        if last or (self._step and self._step % trainer.save_period == 0):
             self._save(results)
 
     def _evaluate(self) -> dict[str, float]:

@@ -2,16 +2,18 @@
 
     python -m tests.benchmarks.interrupted [--kills 20] [--terms 5] [--seed 0]
 
-Each of four small runs (online with a Python judge, offline, supervised, a reward model) is made
-once undisturbed. Then a run is started anew, gets its signal, is started again, and is held against
-the undisturbed one: metrics.jsonl without its times, texts.jsonl with the samples, and the
-parameters, to the last bit. No temporary file may be left. A table tells; the exit status is the
-number of differences.
+A moment lies between two records of the run, before the first or after the last, all equally
+likely: compiling would fill nearly all of the time otherwise. Each of four small runs (online with
+a Python judge, offline, supervised, a reward model) is made once undisturbed. Then a run is
+started anew, gets its signal, is started again, and is held against the undisturbed one:
+metrics.jsonl without its times, texts.jsonl with the samples, and the parameters, to the last bit.
+No temporary file may be left. A table tells; the exit status is the number of differences.
 """
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 import dataclasses
+import itertools
 import json
 import multiprocessing
 from multiprocessing.context import ForkProcess as Process
@@ -163,13 +165,24 @@ def compare(found: Path, expected: Path) -> list[str]:
         return pool.submit(differences, found, expected).result()
 
 
-def disturb(name: str, folder: Path, number: signal.Signals, seconds: float) -> str:
-    """Starts a run, sends it a signal after so many seconds, and says what was there then.
+def disturb(name: str, folder: Path, number: signal.Signals, recorded: int, seconds: float) -> str:
+    """Starts a run, sends it a signal at a moment, and says what was there then.
 
     Returns nothing where the run was over by then.
+
+    Args:
+      name: of the run.
+      folder: of the run.
+      number: of the signal.
+      recorded: lines of metrics.jsonl that are waited for.
+      seconds: that are waited then.
     """
+    began = time.monotonic()
     process = start(name, folder)
+    while len(records_until_cut(folder)) < recorded and process.is_alive():
+        time.sleep(0.001)
     time.sleep(seconds)
+    passed = time.monotonic() - began
     if not process.is_alive():
         return ""
     os.kill(process.pid, number)
@@ -179,8 +192,20 @@ def disturb(name: str, folder: Path, number: signal.Signals, seconds: float) -> 
     steps = [json.loads(line)["step"] for line in records_until_cut(folder)]
     saved = checkpoints(folder)
     return (
-        f"{seconds:.2f} s | {ended:.2f} s | {max(steps, default=0)} | {max(saved, default='none')}"
+        f"{passed:.2f} s | {ended:.2f} s | {max(steps, default=0)} | {max(saved, default='none')}"
     )
+
+
+def watch(process: Process, folder: Path) -> list[float]:
+    """Seconds before the first record of a run, between records, and after the last."""
+    moments = [time.monotonic()]
+    while process.is_alive():
+        while len(records_until_cut(folder)) >= len(moments):
+            moments.append(time.monotonic())
+        time.sleep(0.001)
+    assert process.exitcode == 0
+    moments.append(time.monotonic())
+    return [later - earlier for earlier, later in itertools.pairwise(moments)]
 
 
 def records_until_cut(folder: Path) -> list[str]:
@@ -204,20 +229,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         jax.config.update("jax_compilation_cache_dir", f"{scratch}/jax")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        lasted = {}
+        pauses = {}  # by run and records that are there, until the next one
         for name in RUNS:
             for folder in (f"compiled_{name}", name):  # the second time as all others
-                process = start(name, Path(scratch) / folder)
-                began = time.monotonic()
-                process.join()
-                lasted[name] = time.monotonic() - began
-                assert process.exitcode == 0
+                pauses[name] = watch(start(name, Path(scratch) / folder), Path(scratch) / folder)
         for index, number in enumerate(signals):
             name = list(RUNS)[index % len(RUNS)]
             told = ""
             while not told:  # a moment after the end is drawn again
                 folder = Path(tempfile.mkdtemp(dir=scratch)) / name
-                told = disturb(name, folder, number, chance.uniform(0.0, lasted[name]))
+                recorded = chance.randrange(len(pauses[name]))
+                seconds = chance.uniform(0.0, pauses[name][recorded])
+                told = disturb(name, folder, number, recorded, seconds)
             process = start(name, folder)
             process.join()
             found = [f"exit status {process.exitcode}"] * bool(process.exitcode)

@@ -64,6 +64,15 @@ def test_a_checkpoint_says_what_it_is(runs):
     assert inside.about == MODELS["reward"].about()
 
 
+@pytest.mark.parametrize("format", convert.FORMATS)
+@pytest.mark.parametrize("name", ["reward", "old"])
+def test_a_conversion_keeps_what_it_is(runs, tmp_path, name, format):
+    convert.plan(runs / name, Target(format=format)).write(tmp_path / "out")
+    convert.plan(tmp_path / "out", Target(format="t5x")).write(tmp_path / "back")
+    kinds = [open_checkpoint(tmp_path / folder).about.kind for folder in ("out", "back")]
+    assert kinds == ["a trained reward model" if name == "reward" else None] * 2
+
+
 @pytest.mark.parametrize("name", ["preference", "reward"])
 def test_a_judge_is_no_policy(runs, partitioner, name):
     kind = MODELS[name].kind

@@ -22,29 +22,6 @@ from tests.checkpoints.conftest import CONFIG
 MEGABYTE = 2**20
 
 
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts a file system of a megabyte, read-only if asked; skips where nobody may."""
-    folders = []
-
-    def mount(options="size=1m"):
-        folder = tmp_path / f"disk_{len(folders)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError:
-            pytest.skip("needs mount")
-        if done.returncode:
-            pytest.skip(f"needs the right to mount: {done.stderr}")
-        folders.append(folder)
-        return folder
-
-    yield mount
-    for folder in folders:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_save_on_a_full_disk(mounted, caplog, capsys):
     disk = mounted()
     manager = CheckpointManager(disk / "run")

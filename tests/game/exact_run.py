@@ -220,7 +220,7 @@ def train(
         model=PolicyModel(language_model=MODEL, objective=algorithm.objective),
         optimizer=optimizers.adamw(_falling(learning_rate, steps), MODEL.parameter_axes()),
         feed=feed,
-        data=BatchStream(_pairs(_preferences(algorithm)), layout(LENGTHS), batch_size),
+        data=lambda: BatchStream(_pairs(_preferences(algorithm)), layout(LENGTHS), batch_size),
         partitioner=make_partitioner(devices=jax.devices()[:1]),
         model_dir=str(directory),
         total_steps=steps,

@@ -4,11 +4,13 @@ One algorithm here; `tests/benchmarks/exact_trainer.py` runs nine.
 """
 
 import jax
+import pytest
 
 from po_jax.game.equilibrium import make_game, total_variation
 from tests.game import exact_run
 
 
+@pytest.mark.slow
 def test_ipo_md_on_a_cyclic_game_ends_at_its_exact_stationary_point(tmp_path, relaxed):
     # Relaxed for optax's Adam, which mixes dtypes.
     with jax.enable_x64(False), relaxed():

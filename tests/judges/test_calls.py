@@ -204,6 +204,29 @@ def test_a_cache_spares_the_calls_of_another_run(tmp_path):
     assert asked(failing, ["a", "a"], cache=path)[0] == [0.25, 0.25] and len(failing.times) == 3
 
 
+def test_where_answers_are_kept_nothing_is_under_way_twice(tmp_path):
+    """Of a judge that draws its answers, each question is another draw where nothing is kept."""
+    for cache, calls in ((tmp_path / "x", 2), (None, 5)):
+        judge = Slow()
+        answers, record = asked(judge, ["a", "a", "b", "a", "b"], cache=cache, threads=5)
+        assert answers == [0.25, 0.25, 0.75, 0.25, 0.75] and judge.calls == calls
+        assert (record.questions, record.from_cache, record.calls) == (5, 5 - calls, calls)
+
+
+class Slow:
+    """Knows two questions; all of them are under way before the first is answered."""
+
+    name = "slow"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, question):
+        self.calls += 1
+        time.sleep(0.2)
+        return {"a": 0.25, "b": 0.75}[question]
+
+
 def test_what_cannot_be_a_cache(tmp_path):
     with pytest.raises(ValueError, match="expected a function with a name of its own"):
         asked(lambda question: 0.5, cache=tmp_path / "x")

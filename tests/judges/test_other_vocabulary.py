@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from po_jax.judges import Judgement, OtherVocabularyJudge, Pairs, ask
+from po_jax.judges import Judgement, OtherVocabularyJudge, Pairs, ask, other_vocabulary
 
 PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
 COMPLETION = np.asarray([[[11, 1, 0], [12, 13, 1]], [[14, 15, 16], [1, 0, 0]], [[17, 1, 0]] * 2])
@@ -93,3 +93,10 @@ def test_it_is_asked_as_often_and_called_as_the_judge_inside():
         judgement = ask(judge, PAIRS)()
         assert len(inner.asked) == (1 if antisymmetric else 2)
         np.testing.assert_array_equal(judgement.preference, [0.0, 1.0, 0.5])
+
+
+def test_what_is_cut_for_the_judge_is_said_once(caplog):
+    other_vocabulary._warn_once.cache_clear()
+    for _ in range(2):
+        ask(through_text(Recorder(antisymmetric=True)), PAIRS)()
+    assert caplog.messages == ["prompts of more than 3 of the judge's own tokens are cut for it"]

@@ -69,6 +69,7 @@ def write_inputs():
     return {name: np.asarray(leaf) for name, leaf in named.items()}
 
 
+@pytest.mark.slow
 def test_three_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")

@@ -239,7 +239,7 @@ class Case:
             model=self.model,
             optimizer=optimizers.Adafactor(RATE, axes),
             feed=self.feed,
-            data=Batches(self.data(), self.model.FEATURE_CONVERTER_CLS),
+            data=lambda: Batches(self.data(), self.model.FEATURE_CONVERTER_CLS),
             partitioner=partitioner,
             model_dir=str(folder),
             total_steps=steps,

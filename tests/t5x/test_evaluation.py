@@ -28,7 +28,7 @@ from po_jax.training.held_out import JudgeEvaluation  # noqa: E402
 from po_jax.training.run import Run  # noqa: E402
 from po_jax.training.state import TrainState  # noqa: E402
 from tests.t5x import harness  # noqa: E402
-from tests.t5x.test_training import OFFLINE, judge_model  # noqa: E402
+from tests.t5x.cases import OFFLINE, judge_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from t5x import utils  # noqa: E402
 from po_jax.checkpoints import convert  # noqa: E402
 from po_jax.t5x.start import partitioner_of  # noqa: E402
 from tests.t5x import harness  # noqa: E402
-from tests.t5x.test_training import make_case  # noqa: E402
+from tests.t5x.cases import make_case  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["ipo", "ipo_md", "nash_ema_pg"])

@@ -80,6 +80,7 @@ def assert_the_same(folder, state, alone):
 def test_the_rest_of_a_window_is_written_at_the_end(alone):
     records = [json.loads(line) for line in lines(alone[0])]
     assert [(r["step"], r["split"]) for r in records] == [
+        (0, "held_out"),
         (2, "train"),
         (3, "held_out"),
         (4, "train"),
@@ -146,7 +147,8 @@ def test_a_signal_at_any_step_keeps_the_window(tmp_path, alone):
 def test_a_writer_that_fails_is_the_error_and_the_state_is_saved(tmp_path):
     class Full(JsonLines):
         def scalars(self, step, split, values):
-            raise OSError(28, "No space left on device")
+            if step:
+                raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, writers=(Full,))

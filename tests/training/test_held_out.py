@@ -119,7 +119,16 @@ def policy_evaluation(reference, batch_size=8, **options):
 
 def test_a_judge_that_favours_the_first_place_finds_no_winner_among_equals():
     judge = CallableJudge(lambda prompt, first, second: 0.8, Numbers())
-    assert policy_evaluation(PARAMS, judge=judge)["win_rate"] == pytest.approx(0.5, abs=1e-7)
+    nearly = jax.tree.map(lambda x: x * (1.0 + 1e-6), PARAMS)
+    assert policy_evaluation(nearly, judge=judge)["win_rate"] == pytest.approx(0.5, abs=1e-7)
+
+
+def test_of_a_policy_and_itself_nobody_is_asked():
+    def never(prompt, first, second):
+        raise AssertionError
+
+    found = policy_evaluation(PARAMS, judge=CallableJudge(never, Numbers()))
+    assert found["win_rate"] == 0.5 and found["kl"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("changed", [{"temperature": 0.7}, {"temperature": 0.0}, {"top_k": 2}])

@@ -68,7 +68,8 @@ def test_online_metrics_and_evaluations_are_recorded(tmp_path):
         assert found[3][f"seconds_{name}"] >= 0.0
     assert {"entropy", "eos_rate", "preference"} <= found[4].keys()
     evaluated = records(tmp_path, "held_out")
-    assert evaluated.keys() == {2, 4}
+    assert evaluated.keys() == {0, 2, 4}
+    assert evaluated[0]["win_rate"] == 0.5 and evaluated[0]["kl"] == 0.0
     assert evaluated[4].keys() >= {"win_rate", "kl", "entropy", "length", "eos_rate"}
     best = max((2, 4), key=lambda step: evaluated[step]["kl"])
     assert CheckpointManager(tmp_path, best="held_out/kl").best_step == best
