@@ -53,10 +53,11 @@ class _Unpacked(seqio.FeatureConverter):
     def _convert_features(
         self, ds: tf.data.Dataset, task_feature_lengths: Lengths
     ) -> tf.data.Dataset:
-        return ds.map(
-            lambda example: self._convert(example, task_feature_lengths),
-            num_parallel_calls=tf.data.AUTOTUNE,
+        # There is no Python control flow for TensorFlow to find in it.
+        convert = tf.autograph.experimental.do_not_convert(
+            lambda example: self._convert(example, task_feature_lengths)
         )
+        return ds.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _convert(self, example: Example, lengths: Lengths) -> Example:
         """The model's features of an example."""
@@ -145,7 +146,6 @@ class PromptConverter(_Unpacked):
             converted[feature] = self._as_bytes(text, name)
         return converted
 
-    @tf.autograph.experimental.do_not_convert
     def _as_bytes(self, text: tf.Tensor, name: str) -> tf.Tensor:
         whole = text if text.shape.rank == 0 else tf.strings.reduce_join(text + _SEPARATOR)
         read = tf.io.decode_raw(whole, tf.uint8)

@@ -68,6 +68,7 @@ class Start(t5x_utils.TrainStateInitializer):
             ),
             in_axis_resources=(flax.core.unfreeze(axes.params),),
             out_axis_resources=axes,
+            donate_argnums=(0,),
         )
         return create(params)
 

@@ -40,7 +40,7 @@ def language_model():
 @pytest.fixture(scope="module")
 def checkpoint(language_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    return harness.write_start(folder / "start", language_model, scale=2.0)
+    return harness.write_start(folder / "start", language_model, scale=2.0) + "/checkpoint_0"
 
 
 def restore(checkpoint):
@@ -71,7 +71,7 @@ def test_agreement_is_that_of_our_evaluation(kind, language_model, checkpoint, t
         partitioner=mesh,
         output_dir=str(tmp_path),
         inference_evaluator_cls=functools.partial(
-            seqio.Evaluator, logger_cls=[seqio.JSONLogger], use_memory_cache=True
+            seqio.Evaluator, logger_cls=[seqio.TensorBoardLogger, seqio.JSONLogger]
         ),
         use_orbax=False,
     )
