@@ -45,10 +45,9 @@ def parse(monkeypatch):
             "TRAIN_STEPS = 1",
         ]
         files = ["gin/models/t5_1_1/tiny.gin", *files]
-        gin.parse_config_files_and_bindings(files, [*given, *bindings])
-
-    with gin.unlock_config():
         gin.clear_config()
+        gin.parse_config_files_and_bindings(files, [*given, *bindings], finalize_config=False)
+
     gin.add_config_file_search_path(t5x.__path__[0].removesuffix("/t5x"))
     yield parse
     gin.clear_config()
@@ -61,10 +60,9 @@ def made(reference):
     def take(value):
         taken.append(value)
 
-    with gin.unlock_config():
-        name = f"take_{next(COUNT)}"
-        configurable = gin.configurable(name, module="tests")(take)
-        gin.parse_config(f"{name}.value = {reference}")
+    name = f"take_{next(COUNT)}"
+    configurable = gin.configurable(name, module="tests")(take)
+    gin.parse_config(f"{name}.value = {reference}")
     configurable()
     return taken[0]
 
@@ -90,8 +88,6 @@ def test_training(parse, run):
 def test_evaluation_and_inference(parse):
     parse(t5x.eval, ["gin/t5x/eval.gin"], "EVAL_OUTPUT_DIR = 'runs/z'")
     assert type(made("%MODEL")) is judges.PreferenceModel
-    with gin.unlock_config():
-        gin.clear_config()
     parse(t5x.infer, ["gin/t5x/infer.gin"], "INFER_OUTPUT_DIR = 'runs/z'")
     model = made("%MODEL")
     assert type(model) is models.PolicyModel and model.strategy.temperature == 0.0
