@@ -101,7 +101,7 @@ def infer(mode, model, task, checkpoint, folder, feature="inputs"):
         output_vocab_feature_name=feature,
         use_orbax=False,
     )
-    (file,) = folder.glob(f"*{mode}*.jsonl*")
+    (file,) = folder.glob(f"*-{mode}.jsonl-?????-of-?????")
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 

@@ -46,7 +46,7 @@ def test_from_json_lines_to_completions(tmp_path):
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (answers,) = (tmp_path / "runs" / "answers").glob("*predict*jsonl*")
+    (answers,) = (tmp_path / "runs" / "answers").glob("*-predict.jsonl-?????-of-?????")
     assert len(answers.read_text().splitlines()) == 5
     metrics = tmp_path / "runs/judge/inference_eval/jsonl_comparisons-metrics.jsonl"
     assert 0 <= json.loads(metrics.read_text().splitlines()[-1])["preference_accuracy"] <= 1
