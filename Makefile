@@ -3,6 +3,7 @@
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
+#   make test-distributed   what starts many processes, each with its own devices
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
 #   make test-t5x T5X=...   what runs under T5X; T5X is a folder or an address for pip
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-t5x lint docs clean
+.PHONY: quickstart test test-slow test-distributed test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -24,6 +25,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(IN_TWO)
+
+test-distributed: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/distributed
 
 # T5X asks for other versions than ours and works with ours: nothing that it lists is installed.
 T5X = $(error expected T5X=FOLDER or T5X=git+https://github.com/google-research/t5x@cc342d4)

@@ -15,6 +15,7 @@ MAX_ARGUMENTS = 7
 LAYERS = (
     "types",
     "files",
+    "processes",
     "interruption",
     "metrics",
     "vocabulary",

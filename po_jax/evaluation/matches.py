@@ -73,6 +73,17 @@ def win_rates(matches: Matches) -> dict[str, dict[str, WinRate]]:
     return rates
 
 
+def flips(matches: Matches) -> float | None:
+    """The share of verdicts that turn round when the two answers swap places.
+
+    None of a judge that has no order by construction.
+    """
+    by_order = np.concatenate(list(matches.values()))
+    if by_order.shape[1] == 1:
+        return None
+    return float(np.mean(np.prod(by_order - 0.5, axis=1) < 0.0))
+
+
 def position_bias(matches: Matches) -> float | None:
     """By how much the judge favours the completion it reads first: P(first wins) - 1/2.
 

@@ -144,6 +144,8 @@ def _judge(judge: Mapping[str, Any]) -> str:
                 "removes that"
             )
         orders = f"It was asked in both orders, and {favour}."
+        if judge.get("flips") is not None:
+            orders += f" {_percent(judge['flips'])} of its verdicts turn round with the order."
     note = f'<p class="note">Judge: {escape(judge["name"])}. {orders}</p>'
     if "calls" in judge:
         note += f'\n<p class="note">Calls: {escape(str(CallRecord(**judge["calls"])))}.</p>'
@@ -167,7 +169,8 @@ def _table(report: Report) -> str:
     metrics = report.get("metrics", {})
     own = list(dict.fromkeys(metric for values in metrics.values() for metric in values))
     heads += own
-    heads += ["length (tokens)", "ended by EOS"]
+    by_length = report.get("by_length", {})
+    heads += ["at equal length", "length (tokens)", "ended by EOS"]
     rows = []
     for name in report["policies"]:
         rate = report["win_rate"][name].get(report["reference"])
@@ -185,6 +188,10 @@ def _table(report: Report) -> str:
         cells += [
             f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
         ]
+        controlled = by_length.get(name, {}).get("length_controlled")
+        cells.append(
+            f"{_percent(controlled['mean'])} {_interval(controlled)}" if controlled else "–"
+        )
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(_percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -192,7 +199,8 @@ def _table(report: Report) -> str:
 <thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
 <p class="note">Brackets: 95% intervals over prompts. ±: standard error.
-ROUGE: F-measure × 100.</p>"""
+ROUGE: F-measure × 100. At equal length: the win rate that a regression on the
+difference of lengths predicts at none.</p>"""
 
 
 def _example(example: Mapping[str, Any], report: Report) -> str:

@@ -6,7 +6,9 @@ rouge    -> policy -> rouge1, rouge2, rougeL -> as kl        (in [0, 100]; if an
 metrics  -> policy -> name -> number                         (the task's own, if it has some)
 length   -> policy -> as kl                                  (tokens, EOS included)
 eos_rate -> policy -> number in [0, 1]
-judge    -> name, position_bias or null, and calls, what became of them, if it was called
+by_length -> policy -> nearly_equal, length_controlled: its win rate over the reference policy where
+            answers are nearly of one length, and as a regression predicts it for such; or null
+judge    -> name, position_bias and flips or null, and calls, what became of them, if it was called
 examples -> list of prompt, answers, completions, preference over the reference policy
 """
 
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from po_jax.evaluation.intervals import Mean, mean_interval
-from po_jax.evaluation.matches import Matches, position_bias, win_rates
+from po_jax.evaluation.lengths import length_controlled, nearly_equal
+from po_jax.evaluation.matches import Matches, flips, position_bias, win_rates
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples
 from po_jax.judges import CallRecord
@@ -79,6 +82,7 @@ def build_report(
     judge: dict[str, Any] = {
         "name": findings.judge,
         "position_bias": position_bias(findings.matches),
+        "flips": flips(findings.matches),
     }
     if findings.calls is not None:
         judge["calls"] = asdict(findings.calls)
@@ -97,6 +101,7 @@ def build_report(
         },
         "eos_rate": {name: float(sample.ended.mean()) for name, sample in samples.items()},
     }
+    report["by_length"] = _by_length(findings)
     if findings.rouge is not None:
         report["rouge"] = {
             name: {measure: asdict(value) for measure, value in scores.items()}
@@ -126,6 +131,19 @@ def _examples(findings: Findings, count: int) -> list[dict[str, Any]]:
         }
         for i in range(0, len(prompts), stride)[:count]
     ]
+
+
+def _by_length(findings: Findings) -> dict[str, dict[str, Any]]:
+    lengths = {name: sample.lengths() for name, sample in findings.samples.items()}
+    other = lengths[findings.reference]
+    found = {}
+    for name, preference in _preference_over(findings.matches, findings.reference).items():
+        rates = {
+            "nearly_equal": nearly_equal(preference, lengths[name], other),
+            "length_controlled": length_controlled(preference, lengths[name] - other),
+        }
+        found[name] = {key: rate and asdict(rate) for key, rate in rates.items()}
+    return found
 
 
 def _preference_over(matches: Matches, reference: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 import numpy as np
 
 from po_jax.data.corpus import WHERE
-from po_jax.judges.judge import Judgement, Pairs
+from po_jax.judges.judge import Judgement, Pairs, Rows
+from po_jax.processes import gathered, own
 from po_jax.vocabulary import Vocabulary
 
 MEASURES = ("rouge1", "rouge2", "rougeL")
@@ -72,23 +73,28 @@ class RougeJudge:
         """Scores every completion once, when the answer is wanted."""
 
         def finish() -> Judgement:
-            texts = pairs.completion_texts(self._vocabulary)
             rows = pairs.asked()
-            answers = [self._answers(pairs, int(row)) for row in rows]
-            scores = [
-                rouge([texts[row][place] for row in rows], answers, [self._measure])[self._measure]
-                for place in (0, 1)
-            ]
-            preference = np.full(len(texts), 0.5, np.float32)
-            preference[rows] = 0.5 * (1.0 + np.sign(scores[0] - scores[1]))
+            texts = pairs.completion_texts(self._vocabulary, own(rows))
+            preference = np.full(len(pairs.mask), 0.5, np.float32)
+            preference[rows] = gathered(lambda: self._preferences(pairs, own(rows), texts))
             return Judgement(preference)
 
         return finish
 
+    def _preferences(
+        self, pairs: Pairs, rows: Rows, texts: Sequence[tuple[str, str]]
+    ) -> list[float]:
+        answers = [self._answers(pairs, int(row)) for row in rows]
+        first, second = (
+            rouge([pair[place] for pair in texts], answers, [self._measure])[self._measure]
+            for place in (0, 1)
+        )
+        return (0.5 * (1.0 + np.sign(first - second))).tolist()
+
     def _answers(self, pairs: Pairs, row: int) -> Sequence[str]:
         answers = pairs.texts.get("answers", ())
         if not len(answers) or not answers[row]:
-            prompt = pairs.prompt_texts(self._vocabulary)[row]
+            (prompt,) = pairs.prompt_texts(self._vocabulary, np.array([row]))
             where = f"{pairs.texts[WHERE][row]}: " if WHERE in pairs.texts else ""
             raise ValueError(
                 f"{where}RougeJudge: expected the author's answer to {prompt[:200]!r}, got none"

@@ -23,7 +23,7 @@ def at_step(coefficient: Coefficient | Schedule, batch: PreferenceBatch) -> Coef
     """
     if not callable(coefficient):
         if isinstance(coefficient, float | int) and not coefficient >= 0.0:
-            raise ValueError(f"expected a coefficient of 0 or more, got {coefficient}")
+            raise ValueError(f"expected tau of 0 or more, got {coefficient}")
         return coefficient
     if batch.step is None:
         raise ValueError("expected a batch that knows its step, for a schedule, got step None")
@@ -80,3 +80,14 @@ def slic_hf(
 ) -> Float[Array, " batch"]:
     """`pairwise.slic_hf`: needs no reference policy."""
     return pairwise.slic_hf(policy, batch.preference, delta=delta, sft_weight=sft_weight)
+
+
+def simpo(
+    policy: Float[Array, "batch 2"],
+    batch: PreferenceBatch,
+    *,
+    scale: Coefficient,
+    target: Coefficient,
+) -> Float[Array, " batch"]:
+    """`pairwise.simpo`: needs no reference policy, and log pi as the mean over tokens."""
+    return pairwise.simpo(policy, batch.preference, scale=scale, target=target)

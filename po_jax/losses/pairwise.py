@@ -1,7 +1,8 @@
-"""Losses on the margin of a pair: the GPO family, IPO, DPO and SLiC.
+"""Losses on the margin of a pair: the GPO family, IPO, DPO and SLiC; SLiC-HF and SimPO.
 
 GPO: Tang et al., arXiv 2402.05749, section 2. IPO: Azar et al., arXiv 2310.12036, section 5. DPO:
-Rafailov et al., arXiv 2305.18290, equation 7. SLiC-HF: Zhao et al., arXiv 2305.10425.
+Rafailov et al., arXiv 2305.18290, equation 7. SLiC-HF: Zhao et al., arXiv 2305.10425. SimPO: Meng
+et al., arXiv 2405.14734, equation 6.
 
 Preferences p are labels in [0, 1]: data, never differentiated.
 """
@@ -170,3 +171,31 @@ def slic_hf(
     )
     preferred = preference * policy[:, 0] + (1.0 - preference) * policy[:, 1]
     return calibration - sft_weight * preferred
+
+
+def simpo(
+    policy: Float[Array, "batch 2"],
+    preference: Float[Array, " batch"],
+    *,
+    scale: Coefficient,
+    target: Coefficient,
+) -> Float[Array, " batch"]:
+    """-log sigma(scale (log pi(y+) / |y+| - log pi(y-) / |y-|) - target): SimPO.
+
+    No reference policy. With a soft label the loss is expected under y+ = y1 with probability p,
+    else y2.
+
+    Args:
+      policy: log pi of both completions, the mean over their tokens, in nats.
+      preference: p = P(y1 > y2) in [0, 1].
+      scale: > 0, the paper's beta.
+      target: margin to reach, >= 0, the paper's gamma.
+
+    Raises:
+      ValueError: if `scale` is not positive or `target` is negative.
+    """
+    _check_positive("simpo", scale=scale)
+    if isinstance(target, int | float) and not target >= 0:
+        raise ValueError(f"simpo: expected target >= 0, got {target}")
+    difference = scale * (policy[:, 0] - policy[:, 1])
+    return _expected(lambda z: logistic(z - target), difference, preference)

@@ -31,6 +31,7 @@ from po_jax.t5x.converters import texts_of
 from po_jax.t5x.start import AVERAGE, partitioner_of
 from po_jax.training.loop import Updates
 from po_jax.training.made_from import FILE, Origin, describe
+from po_jax.training.randomness import root_key
 from po_jax.training.run import Feed, Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params
@@ -90,7 +91,7 @@ class FedTrainer(t5x_trainer.Trainer):
         if feed is not None:
             facts = {"seed": random_seed, "updates": updates, "reference_dtype": reference_dtype}
             self._run = _run(
-                given, initial_checkpoint_path, jax.random.key(random_seed), reference_dtype, facts
+                given, initial_checkpoint_path, root_key(random_seed), reference_dtype, facts
             )
 
     def train(self, batch_iter: Any, num_steps: int, start_step: int | None = None) -> Any:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from po_jax.evaluation.matches import judge_matches, position_bias, win_rates
+from po_jax.evaluation.matches import flips, judge_matches, position_bias, win_rates
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples
 from po_jax.judges import Judgement, RougeJudge
@@ -61,7 +61,7 @@ def test_win_rates_are_the_judges():
             if name != opponent:
                 assert rates[name][opponent].mean == pytest.approx(quality / (quality + other))
                 assert rates[name][opponent].n == PROMPTS
-    assert position_bias(matches) == pytest.approx(0.0)
+    assert position_bias(matches) == pytest.approx(0.0) and flips(matches) == 0.0
 
 
 def test_a_favour_to_a_position_cancels_and_is_reported():
@@ -71,6 +71,7 @@ def test_a_favour_to_a_position_cancels_and_is_reported():
     np.testing.assert_allclose(matches["a", "b"][:, 1], 0.4 - 0.125)
     assert win_rates(matches)["a"]["b"].mean == pytest.approx(0.4)
     assert position_bias(matches) == pytest.approx(0.125)
+    assert flips(matches) == 1.0  # 0.525 and 0.275
 
 
 def test_every_question_has_the_same_number_of_rows_and_is_begun_early():
@@ -101,7 +102,7 @@ def test_a_judge_without_an_order_is_asked_once_and_has_no_bias_to_report():
     assert len(judge.asked) == 3 * 2
     assert {preference.shape for preference in matches.values()} == {(PROMPTS, 1)}
     assert win_rates(matches)["b"]["c"].mean == pytest.approx(3 / 8)
-    assert position_bias(matches) is None
+    assert position_bias(matches) is None and flips(matches) is None
 
 
 def test_prompts_that_are_cut_to_the_same_tokens_keep_their_own_answers():

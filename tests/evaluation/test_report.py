@@ -98,7 +98,12 @@ def test_json_holds_every_figure(report, tmp_path):
     # "answer" of the two words of "an answer", or of "another answer".
     assert read["rouge"]["online_ipo"]["rouge1"]["mean"] == pytest.approx(50.0)
     assert read["metrics"]["ipo_md"] == {"accuracy": 0.25}
-    assert read["judge"] == {"name": "a judge", "position_bias": 0.0}
+    assert read["judge"] == {"name": "a judge", "position_bias": 0.0, "flips": 0.0}
+    # All answers have three tokens: that is the win rate, and a regression has nothing to go by.
+    assert read["by_length"]["ipo_md"] == {
+        "nearly_equal": read["win_rate"]["ipo_md"]["sft"],
+        "length_controlled": None,
+    }
     assert read["length"]["sft"]["mean"] == 3.0
     assert read["eos_rate"] == {"sft": 1.0, "ipo_md": 1.0, "online_ipo": 1.0}
     assert read["config"] == {"tau": 0.1, "gin": "A = 1\nB = 2\n"}

@@ -180,6 +180,48 @@ def test_dpo_of_a_hard_label_is_the_papers():
     )
 
 
+class TestSimPO:
+    # Means over tokens: -6 / 3 and -8 / 4, -2 / 2 and -9 / 3, -3.0 and -0.5.
+    policy = jnp.asarray([[-2.0, -2.0], [-1.0, -3.0], [-3.0, -0.5]])
+
+    def test_hard_labels_give_the_papers_equation(self):
+        """With beta 2 and gamma 1: z = 2 (difference) - 1, and -log sigma(z) = log(1 + e^-z)."""
+        preference = jnp.asarray([1.0, 1.0, 0.0])
+        z = np.asarray([-1.0, 3.0, 4.0])
+        np.testing.assert_allclose(
+            pairwise.simpo(self.policy, preference, scale=2.0, target=1.0),
+            np.log1p(np.exp(-z)),
+            rtol=1e-6,
+        )
+
+    def test_without_a_target_it_is_dpo_without_a_reference(self):
+        preference = jnp.asarray([0.2, 0.7, 0.5])
+        np.testing.assert_allclose(
+            pairwise.simpo(self.policy, preference, scale=2.0, target=0.0),
+            pairwise.dpo(self.policy[:, 0] - self.policy[:, 1], preference, tau=2.0),
+            rtol=1e-6,
+        )
+
+    def test_the_gradient_agrees_with_finite_differences(self):
+        preference = jnp.asarray([0.2, 0.7, 0.4])
+        check_grads(
+            lambda x: pairwise.simpo(jnp.asarray(x), preference, scale=2.0, target=1.0),
+            (self.policy,),
+            order=1,
+            modes=["rev"],
+            atol=1e-2,
+            rtol=1e-2,
+            eps=1e-2,
+        )
+
+    @pytest.mark.parametrize(
+        ("scale", "target", "message"), [(0.0, 1.0, "scale > 0"), (2.0, -0.1, "target >= 0")]
+    )
+    def test_coefficients_out_of_range_are_refused(self, scale, target, message):
+        with pytest.raises(ValueError, match=message):
+            pairwise.simpo(self.policy, jnp.ones(3), scale=scale, target=target)
+
+
 class TestSlicHF:
     policy = jnp.asarray([[-3.0, -5.0], [-4.0, -3.5], [-2.0, -2.0]])
 
