@@ -117,7 +117,9 @@ TASK_LENGTHS = {
 
 
 def write_start(folder: Path, language_model: T5LM, seed: int = 3, scale: float = 1.0) -> str:
-    """A checkpoint of ours to start from, or of a judge."""
+    """A checkpoint of ours to start from, or of a judge; one that is there already is taken."""
+    if (folder / "checkpoint_0").exists():
+        return str(folder)
     params = language_model.init(jax.random.key(seed))
     params = jax.tree.map(lambda x: x * scale, params)
     manager = CheckpointManager(folder)

@@ -25,8 +25,9 @@ def main(folder: Path, port: int, processes: int, index: int) -> None:
     from tests.t5x.cases import make_case
 
     mesh = harness.Mesh(processes, 1)
-    case = make_case("ipo_md", folder / f"of_{processes}", partitioner_of(mesh))
-    _, state = case.by_t5x(folder / f"of_{processes}" / "t5x", mesh, steps=5)
+    # One process comes first, and writes the checkpoints that all start from.
+    case = make_case("ipo_md", folder / "checkpoints", partitioner_of(mesh))
+    _, state = case.by_t5x(folder / f"of_{processes}", mesh, steps=5)
     if index == 0:
         params = flax.traverse_util.flatten_dict(flax.core.unfreeze(state.params), sep="/")
         np.savez(folder / f"of_{processes}.npz", **{k: np.asarray(v) for k, v in params.items()})
