@@ -65,8 +65,9 @@ OFFLINE = {"ipo": contrastive(pairwise.ipo, 0.1), "dpo": contrastive(pairwise.dp
 JUDGES = {"preference_model": judges.PreferenceModel, "reward_model": judges.RewardModel}
 # The objective, the judge, the weights of the reference and what else tells the algorithm.
 ONLINE = {
-    "online_ipo": (OFFLINE["ipo"], trained(judges.PreferenceModel), (0.0, 0.0), {}),
-    "ipo_md": (OFFLINE["ipo"], trained(judges.PreferenceModel), (0.125, 0.125), {}),
+    # Where a judge is undecided, the gradient is what rounding leaves of a margin near 0.
+    "online_ipo": (OFFLINE["ipo"], trained(judges.RewardModel), (0.0, 0.0), {}),
+    "ipo_md": (OFFLINE["ipo"], trained(judges.RewardModel), (0.125, 0.125), {}),
     "ipo_md_rouge": (OFFLINE["ipo"], rouge, (0.125, lambda step: 0.25 / (1.0 + step)), {}),
     "nash_md_pg": (NASH, trained(judges.PreferenceModel), (0.0, 0.125), {}),
     "rlhf": (
