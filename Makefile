@@ -7,6 +7,7 @@
 #   make test-plan    plans for TPUs and GPUs that are not here, by their compilers
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
+#   make test-t5x T5X=...   what runs under T5X; T5X is a folder or an address for pip
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-distributed test-plan lint docs clean
+.PHONY: quickstart test test-slow test-distributed test-plan test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -31,6 +32,13 @@ test-distributed: $(VENV)/.installed-test
 
 test-plan: $(VENV)/.installed-test $(VENV)/.installed-plan
 	$(BIN)/python -m pytest tests/launch/test_plan.py tests/planning
+
+# T5X asks for other versions than ours and works with ours: nothing that it lists is installed.
+T5X = $(error expected T5X=FOLDER or T5X=git+https://github.com/google-research/t5x@cc342d4)
+test-t5x: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  --requirement constraints-t5x.txt '$(T5X)'
+	$(BIN)/python -m pytest tests/t5x
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

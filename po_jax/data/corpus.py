@@ -159,6 +159,21 @@ class Layout(Protocol):
         """The arrays of these rows; `flips` is a random bit a row."""
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Where a feed finds its batches.
+
+    Attributes:
+      batch_size: rows of the global batch.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """This host's part of the batch of a training step."""
+
+
 class BatchStream:
     """Batches of a corpus by step.
 

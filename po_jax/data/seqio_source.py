@@ -162,7 +162,9 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
             texts[name.removesuffix("_pretokenized")] = column
     preference = None
     if _PREFERENCE in task.output_features:
-        preference = np.concatenate([batch[_PREFERENCE].numpy() for batch in batches])
+        # A number, or a sequence of one.
+        parts = [np.asarray(batch[_PREFERENCE].numpy()).reshape(-1) for batch in batches]
+        preference = np.concatenate(parts)
     words = task.output_features["inputs"].vocabulary
     _check(tokens, preference, words.eos_id, where)
     return Corpus(tokens, texts, [size], [rate], preference, words.pad_id)

@@ -100,8 +100,11 @@ class PolicyModel(Model):
     def score_batch(
         self, params: Params, batch: PreferenceBatch | Mapping[str, Any]
     ) -> Float[Array, " batch"]:
-        """The margin of each pair."""
-        policy, batch = self._score(params, preference_batch(batch), None)
+        """The margin of each pair; without a reference in the batch, of the policy alone."""
+        batch = preference_batch(batch)
+        if batch.reference_logprob is None:
+            batch = batch.replace(reference_logprob=jnp.zeros(batch.completion.shape[:2]))
+        policy, batch = self._score(params, batch, None)
         return margin(policy, batch.reference_logprob)
 
     def _score(self, params, batch, dropout_rng):

@@ -15,7 +15,7 @@ import optax
 
 from po_jax import files, processes
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
-from po_jax.data.corpus import BatchStream
+from po_jax.data.corpus import Batches
 from po_jax.interruption import Interrupted, Interruption, check
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
@@ -97,8 +97,8 @@ class Trainer:
 
     model: Model
     optimizer: optax.GradientTransformation
-    feed: Callable[[Run, BatchStream], Feed]
-    data: Callable[[], BatchStream]
+    feed: Callable[[Run, Batches], Feed]
+    data: Callable[[], Batches]
     partitioner: Partitioner
     model_dir: str
     total_steps: int
@@ -122,7 +122,7 @@ class Trainer:
         root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
 
-    def made_from(self, data: BatchStream, feed: Feed) -> dict[str, Any]:
+    def made_from(self, data: Batches, feed: Feed) -> dict[str, Any]:
         """What changes what this run learns, but for where it starts."""
         parts = {
             "seed": self.random_seed,
