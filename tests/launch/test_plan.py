@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from launch import plan
+from launch import planned as planned_runs
 from po_jax.data import seqio_source
 from po_jax.judges import learned
 from po_jax.planning import chips
@@ -124,6 +125,7 @@ def test_what_does_not_fit_is_tried_with_less(tmp_path, capsys, monkeypatch):
     run = f"--gin_file={write(tmp_path, 'sft', 'sft')}"
     resident = 4.0 * PARAMETERS
     small_memory(monkeypatch, 0.8 * resident)
+    monkeypatch.setattr(planned_runs, "_MOST_TRIALS", 2)
     found = planned(tmp_path, run, "--topology=cpu:4")
     assert not found[0]["fits"] and found[0]["programs"] == {}
     assert found[1]["settings"] == ["partitioning.make_partitioner.parameter_dims=2"]
