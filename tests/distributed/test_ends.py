@@ -141,11 +141,11 @@ def test_a_full_disk_on_the_first_process_ends_all(case, undisturbed):
 
 def test_silence_ends_all_with_the_stacks_of_all(case):
     run = case("hanging", "hanging")
-    started = run.start(TROUBLE="1", PO_JAX_WATCHDOG_MINUTES="0.5")
+    started = run.start(TROUBLE="1", PO_JAX_WATCHDOG_MINUTES="1.5")  # compiling may be silent, too
     assert cluster.end(started, 240.0) == [1, 1]
     for index in (0, 1):
         said = (run.logs / f"{index}.log").read_text()
-        assert "no step for 0.5 minutes" in said and "Current thread" in said
+        assert "no step for 1.5 minutes" in said and "Current thread" in said
         assert "held_out.py" in said  # where the main thread is
 
 
