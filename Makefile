@@ -3,9 +3,11 @@
 #   make quickstart   train and compare the methods on embedded data, in minutes
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
+#   make test-distributed   what starts many processes, each with its own devices
 #   make test-plan    plans for TPUs and GPUs that are not here, by their compilers
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
+#   make test-t5x T5X=...   what runs under T5X; T5X is a folder or an address for pip
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-plan lint docs clean
+.PHONY: quickstart test test-slow test-distributed test-plan test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -25,8 +27,18 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(IN_TWO)
 
+test-distributed: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/distributed
+
 test-plan: $(VENV)/.installed-test $(VENV)/.installed-plan
 	$(BIN)/python -m pytest tests/launch/test_plan.py tests/planning
+
+# T5X asks for other versions than ours and works with ours: nothing that it lists is installed.
+T5X = $(error expected T5X=FOLDER or T5X=git+https://github.com/google-research/t5x@cc342d4)
+test-t5x: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  --requirement constraints-t5x.txt '$(T5X)'
+	$(BIN)/python -m pytest tests/t5x
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

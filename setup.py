@@ -62,6 +62,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "plan": ["jax[tpu]", "jax-cuda13-plugin", "nvidia-cuda-nvcc", "nvidia-nvvm"],
         "hf": ["transformers>=5"],
+        "gcs": ["google-cloud-storage>=3"],  # by which Orbax asks what kind a bucket is
         "wandb": ["wandb>=0.20"],
     },
     entry_points={

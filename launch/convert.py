@@ -1,4 +1,4 @@
-"""Converts a T5 checkpoint to Hugging Face's format or to T5X's.
+"""Converts a T5 checkpoint to Hugging Face's format, to T5X's, or to one that launch.train resumes.
 
     python -m launch.convert --from=MODEL_DIR --to=served --format=hugging_face --like=flan-t5-base
 

@@ -56,7 +56,7 @@ def evaluate(arguments: Namespace) -> None:
     import gin
 
     from launch import settings
-    from po_jax import judges
+    from po_jax import judges, processes
     from po_jax.evaluation import side_by_side
 
     for room in (side_by_side, judges):
@@ -66,6 +66,8 @@ def evaluate(arguments: Namespace) -> None:
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration
+    if processes.index() > 0:
+        return
     with outputs.written_whole(folder) as beside:
         (beside / "config.gin").write_text(configuration)
         write(report, beside, str(gin.query_parameter("TITLE/macro.value")))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 import types
@@ -39,6 +40,7 @@ def check(statements: Sequence[Statement]) -> None:
     bindings = [statement for statement in statements if not statement.is_import]
     macros = {binding.name: binding for binding in bindings if binding.is_macro}
     # What needs no import is answered at once.
+    _check_that_numbers_are_finite(bindings)
     _check_that_macros_are_read(bindings)
     _check_required(macros.values())
     targets = _targets(statements)
@@ -186,6 +188,13 @@ def _check_required(bindings: Iterable[Statement]) -> None:
     if missing:
         wanted = ", ".join(f"--gin.{binding.name}=... ({binding.place})" for binding in missing)
         raise ConfigError(f"values are missing: give {wanted}")
+
+
+def _check_that_numbers_are_finite(bindings: Iterable[Statement]) -> None:
+    for binding in bindings:
+        for leaf in leaves(binding.value):
+            if isinstance(leaf, float) and not math.isfinite(leaf):
+                raise ConfigError(f"{binding}: expected a finite number, got {leaf}")
 
 
 def _check_that_macros_are_read(bindings: Sequence[Statement]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import gin
 
-from launch import command_line, gin_check, gin_files
+from launch import command_line, gin_check, gin_files, processes
 from launch.gin_files import ConfigError
 
 # What native libraries log before their log can be configured, which no setting stops.
@@ -45,11 +45,12 @@ def run(
         sys.path.insert(0, os.getcwd())  # An installed command finds a user's modules, as -m does.
 
     def configure_and_run() -> None:
+        processes.start()
         with _without_native_news():
             configure(arguments.files, arguments.bindings, arguments.folders)
         program(arguments)
 
-    return exit_status(configure_and_run, debug=arguments.debug)
+    return processes.run(lambda: exit_status(configure_and_run, debug=arguments.debug))
 
 
 def exit_status(program: Callable[[], None], *, debug: bool = False) -> int:
@@ -76,6 +77,7 @@ def exit_status(program: Callable[[], None], *, debug: bool = False) -> int:
         first, *rest = str(error).strip().splitlines() or [type(error).__name__]
         hint = " (--debug shows more)" if rest and not debug else ""
         print(f"error: {first}{hint}", file=sys.stderr)
+        processes.failed(first)
         return 1
     return 0
 

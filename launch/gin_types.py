@@ -1,8 +1,8 @@
 """Whether what gin files say fits an annotation.
 
-Known are None, bool, int, float, str, paths, callables, literals, the project's own classes, and
-unions, sequences, tuples and mappings of such. What is annotated otherwise is not checked; nor are
-references, which make it.
+Known are None, bool, int, float, str, paths, callables, literals, the project's own classes and
+optax's, and unions, sequences, tuples and mappings of such. What is annotated otherwise is not
+checked; nor are references, which make it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ _CONTAINERS: Mapping[Any, tuple[type, ...]] = {
     dict: (dict,),
     Mapping: (dict,),
 }
-_PROJECT = ("po_jax", "launch", "tasks")
+_MAKERS = ("po_jax", "launch", "tasks", "optax")  # of classes that no literal is
 _UNIONS = (typing.Union, types.UnionType)
 _ANYTHING = (Any, object)
 
@@ -72,7 +72,7 @@ def misfit(
         known = [argument for argument in arguments if _is_known(argument)]
         inner = [misfit(value, argument, statement, macros) for argument in known]
         return None if None in inner or not inner else _blamed(inner, whole)
-    if _is_own_class(kind):
+    if _is_made(kind):
         return whole
     if kind is typing.Literal:
         return None if value in arguments else whole
@@ -111,15 +111,15 @@ def _kind(annotation: Any) -> Any:
     return typing.get_origin(annotation) or annotation
 
 
-def _is_own_class(kind: Any) -> bool:
+def _is_made(kind: Any) -> bool:
     """Whether only a reference can give it."""
-    return isinstance(kind, type) and kind.__module__.partition(".")[0] in _PROJECT
+    return isinstance(kind, type) and kind.__module__.partition(".")[0] in _MAKERS
 
 
 def _is_known(annotation: Any) -> bool:
     kind = _kind(annotation)
     known = (*_SCALARS, *_CONTAINERS, *_UNIONS, *_ANYTHING, typing.Literal)
-    return kind in known or _is_own_class(kind)
+    return kind in known or _is_made(kind)
 
 
 def _in_words(annotation: Any) -> str:
@@ -129,7 +129,7 @@ def _in_words(annotation: Any) -> str:
         return " | ".join(dict.fromkeys(map(_in_words, known)))
     if _kind(annotation) is Callable:
         return "a function (@NAME)"
-    if _is_own_class(annotation):
+    if _is_made(annotation):
         return f"{annotation.__name__} (@NAME)"
     if annotation is types.NoneType:
         return "None"

@@ -20,7 +20,7 @@ from launch import command_line, gin_support, outputs
 def label(arguments: Namespace) -> None:
     """Makes the configured comparisons."""
     from launch import settings
-    from po_jax import judges
+    from po_jax import judges, processes
     from po_jax.data import json_lines
     from po_jax.evaluation import labelling
 
@@ -28,10 +28,14 @@ def label(arguments: Namespace) -> None:
     logging.getLogger(judges.__name__).setLevel(logging.INFO)
     settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     labelled = gin_support.call(labelling.Labelling)
-    count = json_lines.write(output, labelled.records())
-    print(f"wrote {count} comparisons")
+    records, first = labelled.records(), processes.index() == 0
+    # All take part in the work; the first process writes.
+    count = json_lines.write(output, records) if first else sum(1 for _ in records)
+    said = [f"wrote {count} comparisons"]
     if isinstance(labelled.judge, judges.CallsFunction):
-        print(f"the judge {labelled.judge.name}: {labelled.judge.record()}")
+        said.append(f"the judge {labelled.judge.name}: {labelled.judge.record()}")
+    if first:
+        print("\n".join(said))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

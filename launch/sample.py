@@ -74,6 +74,7 @@ def to_records(drawn: Drawn) -> Iterator[dict[str, Any]]:
 def sample(arguments: Namespace) -> None:
     """Prints completions, or writes them to a file."""
     from launch import settings
+    from po_jax import processes
     from po_jax.data import json_lines
 
     output = arguments.output
@@ -82,6 +83,8 @@ def sample(arguments: Namespace) -> None:
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
     settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
     drawn = draw(texts)
+    if processes.index() > 0:
+        return
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # A terminal may know few characters.
             sys.stdout.reconfigure(errors="backslashreplace")

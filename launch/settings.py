@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 import importlib
 from typing import Any
 
-import jax
 import seqio
 
 from po_jax.checkpoints.load import open_checkpoint
@@ -22,13 +21,13 @@ def batch_stream(
     seed: int = 0,
     module: str | None = None,
 ) -> BatchStream:
-    """This process's batches of a split of a task.
+    """Batches of a split of a task.
 
     Args:
       task: name of a seqio task or mixture.
       split: of the task.
       layout: which arrays a batch has.
-      batch_size: of the global batch.
+      batch_size: rows.
       language_model: that will read the batches.
       seed: of the order.
       module: imported first, because it registers the task; None if it is registered already.
@@ -49,15 +48,7 @@ def batch_stream(
             f"task {task!r}: expected a vocabulary with padding {ids.pad} and EOS {ids.eos}, as "
             f"the model has them, got {known.pad_id} and {known.eos_id}"
         )
-    return seqio_source.stream(
-        task,
-        split,
-        layout,
-        batch_size,
-        seed=seed,
-        shard_index=jax.process_index(),
-        num_shards=jax.process_count(),
-    )
+    return seqio_source.stream(task, split, layout, batch_size, seed)
 
 
 def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:

@@ -21,15 +21,16 @@ def train(arguments: Namespace) -> None:
     import gin
 
     from launch import settings
-    from po_jax import files
+    from po_jax import files, processes
     from po_jax.training import loop
 
     # A judge may change the working directory before the configuration is kept.
     folder = files.absolute(gin.query_parameter("MODEL_DIR/macro.value"))
 
     def keep_configuration() -> None:
-        with files.written_whole(folder / "config.gin") as beside:
-            beside.write_text(gin.operative_config_str())
+        if processes.index() == 0:
+            with files.written_whole(folder / "config.gin") as beside:
+                beside.write_text(gin.operative_config_str())
 
     gin_support.call(settings.check_algorithm)
     settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))

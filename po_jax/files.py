@@ -48,8 +48,12 @@ def reaching(path: epath.PathLike) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError):
+    except (ValueError, OSError):
         raise
+    except ImportError as error:
+        if not in_bucket(path):
+            raise
+        raise ValueError(f"{path}: expected the extra po_jax[gcs], got: {error}") from error
     except Exception as error:
         if not in_bucket(path):
             raise

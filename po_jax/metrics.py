@@ -22,7 +22,7 @@ class Metric(_CluMetric):
         """The metric of both sets of examples."""
         return jax.tree.map(jnp.add, self, other)
 
-    def compute(self) -> Float[Array, ""]:
+    def compute(self) -> Leaf:
         raise NotImplementedError
 
 
@@ -42,7 +42,7 @@ class Mean(Metric):
         weights = weights.astype(jnp.float32)
         return cls(jnp.sum(values * weights), jnp.sum(weights))
 
-    def compute(self) -> Float[Array, ""]:
+    def compute(self) -> Leaf:
         """The mean; nan where nothing was counted."""
         return self.total / self.count
 
@@ -53,7 +53,7 @@ class Sum(Metric):
 
     total: Leaf
 
-    def compute(self) -> Float[Array, ""]:
+    def compute(self) -> Leaf:
         return self.total
 
 

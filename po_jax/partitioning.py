@@ -5,8 +5,9 @@ axes. Where devices lie on several slices, which only a network joins, the mesh 
 slices, and rows lie over slices and "data". Shardings can be built for a topology that is not
 there.
 
-Rows pass between host and devices here and nowhere else: `Partitioner.distribute` makes this
-process's rows part of global arrays, `collect` makes global arrays this process's rows again.
+Rows pass between host and devices here and nowhere else. On the host, every process has all rows;
+`Partitioner.distribute` gives its devices theirs, `collect` makes what lies on all devices whole on
+every host again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,10 +19,12 @@ from typing import Any
 from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 import jax
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 import numpy as np
+
+from po_jax import processes
 
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
@@ -184,25 +187,19 @@ def filled_batches(
 
 
 def collect(arrays: Any) -> Any:
-    """A tree of arrays on the devices as this process's rows of them, in host memory.
+    """A tree of arrays on the devices as whole arrays in the memory of every host.
 
     Undoes `Partitioner.distribute`; waits for the arrays. What is on the host already stays.
     """
-    return jax.tree.map(_own_rows, jax.device_get(arrays) if _is_whole(arrays) else arrays)
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, jax.device_get(arrays))
+    return jax.tree.map(_whole, arrays)
 
 
-def _is_whole(arrays: Any) -> bool:
-    return all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(arrays))
-
-
-def _own_rows(x: Any) -> np.ndarray:
-    if not isinstance(x, jax.Array):
-        return np.asarray(x)
-    if x.is_fully_replicated:
-        return np.asarray(x.addressable_data(0))
-    # Devices that share a row hold copies of it.
-    blocks = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
-    return np.concatenate([np.asarray(blocks[start]) for start in sorted(blocks)])
+def _whole(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not x.is_fully_replicated and not x.is_fully_addressable:
+        return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,20 +261,20 @@ class Partitioner:
             )
 
     def distribute(self, batch: Any) -> Any:
-        """This process's rows of a batch, a tree of host arrays, as global device arrays.
+        """A batch, a tree of host arrays that all processes have alike, over the devices.
 
         What is on the devices already stays as it is.
 
         Raises:
           ValueError: if the mesh cannot share out the rows.
         """
-        processes = len({device.process_index for device in self.mesh.devices.flat})
+        processes.beat()
 
         def place(rows):
             if isinstance(rows, jax.Array):
                 return rows
-            self.check_batch(rows.shape[0] * processes)
-            return jax.make_array_from_process_local_data(self.batch, rows)
+            self.check_batch(rows.shape[0])
+            return jax.make_array_from_process_local_data(self.batch, rows, rows.shape)
 
         return jax.tree.map(place, batch)
 

@@ -59,5 +59,5 @@ class PreferenceAccuracy(seqio.metrics.CollectingMetric):
             self.values["model_output"], self.values["indices_2d"], self.values["mask"]
         )
         scores = seqio.metrics.globally_sort_model_output(scores, indices)
-        preferences = [float(example["preference"]) for example in task_dataset_as_numpy]
+        preferences = [np.asarray(row["preference"]).item() for row in task_dataset_as_numpy]
         return preference_accuracy(preferences, scores), {"targets": preferences, "score": scores}

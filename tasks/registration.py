@@ -66,13 +66,11 @@ def add_comparisons(
 ) -> seqio.Task:
     """Registers two completions of a prompt, measured by how often scores agree with labels."""
     tokens = dict.fromkeys(("inputs", "completion_1", "completion_2"), seqio.Feature(vocabulary))
-    preference = seqio.Feature(
-        seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.float32, rank=0
-    )
+    preference = seqio.Feature(seqio.PassThroughVocabulary(size=0), add_eos=False, dtype=tf.float32)
     return seqio.TaskRegistry.add(
         name,
         source=_source(source),
-        preprocessors=_TOKENISE,
+        preprocessors=[*_TOKENISE, _measurable],
         output_features={**tokens, "preference": preference},
         metric_objs=[metrics.PreferenceAccuracy],
     )
@@ -92,6 +90,11 @@ def _append_eos(
         return {**example, **without}
 
     return seqio.preprocessors.append_eos(dataset, output_features).map(take_off)
+
+
+def _measurable(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The preference as a sequence of one: seqio's Evaluator asks every feature for its length."""
+    return dataset.map(lambda example: {**example, "preference": example["preference"][None]})
 
 
 _TOKENISE = (seqio.preprocessors.tokenize, _append_eos)

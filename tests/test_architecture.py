@@ -15,6 +15,7 @@ MAX_ARGUMENTS = 7
 LAYERS = (
     "types",
     "files",
+    "processes",
     "interruption",
     "metrics",
     "vocabulary",
@@ -35,6 +36,7 @@ LAYERS = (
     "evaluation",
     "alignment",
     "game",
+    "t5x",
 )
 
 CORE = {"jax", "flax", "optax", "numpy", "jaxtyping"}
@@ -56,9 +58,10 @@ EXTRAS = {
     "alignment.py": {"etils"},
     "reporting/tensorboard.py": {"tensorflow"},
     "reporting/weights_and_biases.py": {"wandb"},
+    "t5x": {"t5x", "seqio", "tensorflow", "etils"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
-OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score"}
+OUTSIDE_CORE = {"seqio", "tensorflow", "matplotlib", "rouge_score", "t5x"}
 NEVER_IN_CORE = sorted(OUTSIDE_CORE | {"gin", "torch", "transformers", "clu", "sentencepiece"})
 
 
@@ -118,6 +121,12 @@ def test_po_jax_imports_only_what_it_may():
     for path in _files("po_jax"):
         unexpected = _packages(path) - CORE - _extras(path) - {"po_jax"}
         assert not unexpected, f"{path.relative_to(ROOT)} imports {sorted(unexpected)}"
+
+
+def test_t5x_is_known_in_its_own_room_alone():
+    for path in _files("po_jax", "tasks", "launch"):
+        if not path.is_relative_to(ROOT / "po_jax" / "t5x"):
+            assert "t5x" not in _packages(path), path.relative_to(ROOT)
 
 
 def test_tasks_and_launch_keep_to_their_own():

@@ -140,15 +140,6 @@ def test_collecting_takes_whatever_layout():
         np.testing.assert_array_equal(collected, x, strict=True)
 
 
-def test_rows_of_one_process_are_put_together_from_its_shards():
-    """What a process does that cannot see all of an array; here it sees all, so it can tell."""
-    backwards = jax.devices()[::-1]
-    for num_partitions, devices in ((1, None), (4, None), (1, backwards), (4, backwards)):
-        partitioner = make_partitioner(num_partitions, devices=devices)
-        x = partitioner.distribute(np.arange(48).reshape(16, 3))
-        np.testing.assert_array_equal(partitioning._own_rows(x), np.arange(48).reshape(16, 3))
-
-
 def test_what_is_on_the_devices_stays_there():
     partitioner = make_partitioner(2)
     x = jax.device_put(jnp.arange(6), partitioner.replicated)

@@ -12,6 +12,7 @@ from po_jax.checkpoints import (
     hugging_face,
     hugging_face_config,
     json_files,
+    own,
     t5x_legacy,
     tokenizer,
     trees,
@@ -22,7 +23,7 @@ from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.checkpoints.load import Checkpoint, open_checkpoint
 from po_jax.t5.config import T5Config
 
-Format = Literal["hugging_face", "t5x"]
+Format = Literal["hugging_face", "t5x", "po_jax"]
 FORMATS = Format.__args__
 
 
@@ -96,9 +97,8 @@ class Conversion:
             if self.format == "hugging_face":
                 self._write_hugging_face(directory)
             else:
-                t5x_legacy.write(
-                    directory, self.parameters, slots=self.slots, step=self.source.step
-                )
+                write = own.write if self.format == "po_jax" else t5x_legacy.write
+                write(directory, self.parameters, slots=self.slots, step=self.source.step)
             self.source.about.write(directory)
             written = open_checkpoint(directory)
             _require_same(self.parameters, written.parameters)
@@ -178,8 +178,8 @@ def _require_possible(conversion: Conversion) -> None:
     if conversion.format == "hugging_face":
         if config.scan_layers or conversion.slots:
             raise ValueError(
-                f"{source.path}: expected a target of format t5x, which can hold stacked layers "
-                "and optimiser slots, got hugging_face."
+                f"{source.path}: expected a target of format t5x or po_jax, which can hold "
+                "stacked layers and optimiser slots, got hugging_face."
             )
         return
     if not config.shared_relative_bias and not config.scan_layers:

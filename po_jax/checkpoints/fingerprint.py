@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 import numpy as np
 
+from po_jax.partitioning import collect
 from po_jax.types import Params
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by bytes of an element
@@ -18,7 +19,7 @@ def fingerprint(params: Params) -> str:
     The values are read on the devices: sums of their bits, weighed by their places, in integers,
     which add up to the same in any order.
     """
-    sums = jax.device_get(_sums(params))
+    sums = collect(_sums(params))
     digest = hashlib.blake2b(digest_size=16)
     for (path, leaf), total in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(sums), strict=True

@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from po_jax import files
+from po_jax import files, processes
 from po_jax.checkpoints import orbax, zarr
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.quiet import keep_quiet
@@ -66,19 +66,20 @@ class CheckpointManager:
 
             policies.append(preservation.BestN(get_metric_fn=merit, reverse=not largest, n=1))
             scored = {"best_fn": merit, "best_mode": "max" if largest else "min"}
-        self._orbax = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                step_prefix="checkpoint",
-                preservation_policy=preservation.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-                **scored,
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with files.reaching(self._directory):
+            self._orbax = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    step_prefix="checkpoint",
+                    preservation_policy=preservation.AnyPreservationPolicy(policies),
+                    cleanup_tmp_directories=True,
+                    **scored,
+                ),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -179,10 +180,14 @@ class CheckpointManager:
                 restored = self._orbax.restore(
                     step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
                 )
+                problem = None
             except _WrongModel:
                 raise
             except Exception as error:  # tensorstore and json raise many unrelated types
-                damaged[step] = str(error).splitlines()[0]
+                problem = str(error).splitlines()[0]
+            problems = processes.gathered(lambda found=problem: [found])
+            if any(problems):  # for some process is for all
+                damaged[step] = next(filter(None, problems))
                 continue
             self._set_aside(damaged)
             return step, restored["state"]
@@ -226,7 +231,7 @@ class CheckpointManager:
             while target.exists():
                 target = target.with_name(f"{target.name}_again")
             logger.warning("%s is damaged (%s): moved to %s", source, error, target.name)
-            source.rename(target)
+            processes.gathered(lambda source=source, target=target: _renamed(source, target))
         if damaged:
             self._orbax.reload()
 
@@ -246,7 +251,8 @@ class _WrongModel(ValueError):
 
 
 def _require_writable(directory: epath.Path) -> None:
-    probe = directory / f".probe-{os.getpid()}"
+    # Processes on several hosts may have one number.
+    probe = directory / f".probe-{processes.index()}-{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
@@ -257,6 +263,13 @@ def _require_writable(directory: epath.Path) -> None:
         raise ValueError(
             f"{directory}: expected a folder that can be written to, got: {reason}"
         ) from error
+
+
+def _renamed(source: epath.Path, target: epath.Path) -> list[None]:
+    """Renames, on the first process alone."""
+    if processes.index() == 0:
+        source.rename(target)
+    return [None]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """A tokenised data set in memory, and its batches as a function of the step.
 
 The batch of step n depends on the data, the seed and n alone, so a run that is resumed at n sees
-bit for bit what it would have seen uninterrupted, and no state needs saving. Every host computes
-the same order and takes its own rows of the global batch.
+bit for bit what it would have seen uninterrupted, and no state needs saving. Every process has the
+whole batch; `po_jax.partitioning` gives its devices their rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +124,7 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One host's part of a batch.
+    """A batch on the host.
 
     Attributes:
       arrays: what goes to the device.
@@ -159,56 +159,49 @@ class Layout(Protocol):
         """The arrays of these rows; `flips` is a random bit a row."""
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """Where a feed finds its batches.
+
+    Attributes:
+      batch_size: rows of the global batch.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """This host's part of the batch of a training step."""
+
+
 class BatchStream:
     """Batches of a corpus by step.
 
     Args:
       corpus: the examples.
       layout: makes the arrays.
-      batch_size: rows of the global batch, over all hosts.
+      batch_size: rows.
       seed: of the order; not negative.
-      shard_index: which of `num_shards` equal parts of every batch is this host's.
-      num_shards: hosts that share a batch.
 
     Raises:
-      ValueError: no data, a batch that the hosts cannot divide, or no such shard.
+      ValueError: no data, or no rows.
     """
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        layout: Layout,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        shard_index: int = 0,
-        num_shards: int = 1,
-    ):
-        if batch_size < 1 or batch_size % num_shards:
-            raise ValueError(
-                f"expected a batch size that {num_shards} hosts can divide, got {batch_size}"
-            )
+    def __init__(self, corpus: Corpus, layout: Layout, batch_size: int, seed: int = 0):
+        if batch_size < 1:
+            raise ValueError(f"expected a batch size of 1 or more, got {batch_size}")
         if not len(corpus):
             raise ValueError("expected data of one or more rows, got none")
-        if not 0 <= shard_index < num_shards:
-            raise ValueError(f"expected a shard_index in [0, {num_shards}), got {shard_index}")
         self.corpus = corpus
         self._layout = layout
         self._seed = seed
         self._order = DataOrder(corpus.sizes, corpus.rates, seed)
-        self._global = batch_size
-        self._local = batch_size // num_shards
-        self._offset = shard_index * self._local
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of the global batch."""
-        return self._global
+        self.batch_size = batch_size
 
     def made_from(self) -> dict[str, Any]:
-        """What tells these batches from others, as JSON; the same on all hosts."""
+        """What tells these batches from others, as JSON."""
         return {
-            "batch_size": self._global,
+            "batch_size": self.batch_size,
             "seed": self._seed,
             "layout": type(self._layout).__qualname__,
             "lengths": dict(self._layout.features),
@@ -219,14 +212,14 @@ class BatchStream:
 
     def batch(self, step: int) -> Batch:
         """The batch of training step `step`, 0 or more."""
-        rows, flips = self._order.take(step * self._global + self._offset, self._local)
-        return self._make(rows, flips, np.ones(self._local, bool))
+        rows, flips = self._order.take(step * self.batch_size, self.batch_size)
+        return self._make(rows, flips, np.ones(self.batch_size, bool))
 
     def one_pass(self) -> Iterator[Batch]:
         """Every example once, in the order of the data; row 0 fills up the last batch."""
         _, flips = self._order.epoch(0)
-        for start in range(self._offset, self._offset + len(self.corpus), self._global):
-            rows = np.arange(start, start + self._local)
+        for start in range(0, len(self.corpus), self.batch_size):
+            rows = np.arange(start, start + self.batch_size)
             valid = rows < len(self.corpus)
             rows = np.where(valid, rows, 0)
             yield self._make(rows, flips[rows], valid)

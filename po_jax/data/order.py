@@ -13,11 +13,21 @@ class DataOrder:
     An epoch has as many rows as the corpus. A task's share of them is its rate's; a task that is
     drawn from more (less) often than it has rows goes through its own permutations faster (slower)
     than the epochs.
+
+    Args:
+      sizes: rows of each task.
+      rates: of the tasks, relative to each other.
+      seed: in [0, 2^63).
+
+    Raises:
+      ValueError: if the seed is out of its range.
     """
 
     _SHUFFLE, _FLIP, _TASK = 0, 1, 2  # streams of random bits; task k uses _TASK + k
 
     def __init__(self, sizes: Sequence[int], rates: Sequence[float], seed: int):
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"expected a seed of the order in [0, 2^63), got {seed}")
         self.size = sum(sizes)
         self._seed = seed
         self._sizes = sizes

@@ -28,10 +28,7 @@ def stream(
     split: str,
     layout: Layout,
     batch_size: int,
-    *,
     seed: int = 0,
-    shard_index: int = 0,
-    num_shards: int = 1,
 ) -> BatchStream:
     """Batches of one split; what is cut or doubled on the way is counted and logged (`remarks`).
 
@@ -39,20 +36,16 @@ def stream(
       task: name of a registered task or mixture.
       split: name of the split.
       layout: which features become which arrays, and their lengths.
-      batch_size: rows of the global batch, over all hosts.
+      batch_size: rows.
       seed: of the order and of the places of the completions; not negative.
-      shard_index: which of `num_shards` equal parts of every batch is this host's.
-      num_shards: hosts that share a batch.
 
     Raises:
-      ValueError: as `read` does, and if the hosts cannot divide the batch.
+      ValueError: as `read` does.
     """
     corpus = read(task, split, layout)
     for remark in remarks(corpus, layout, vocabulary(task)):
         logger.warning("%s, %s: %s", task, split, remark)
-    return BatchStream(
-        corpus, layout, batch_size, seed=seed, shard_index=shard_index, num_shards=num_shards
-    )
+    return BatchStream(corpus, layout, batch_size, seed)
 
 
 def known(task: str) -> seqio.Task | seqio.Mixture:
@@ -169,7 +162,9 @@ def _read_task(task: seqio.Task, split: str, features: Mapping[str, int], rate: 
             texts[name.removesuffix("_pretokenized")] = column
     preference = None
     if _PREFERENCE in task.output_features:
-        preference = np.concatenate([batch[_PREFERENCE].numpy() for batch in batches])
+        # A number, or a sequence of one.
+        parts = [np.asarray(batch[_PREFERENCE].numpy()).reshape(-1) for batch in batches]
+        preference = np.concatenate(parts)
     words = task.output_features["inputs"].vocabulary
     _check(tokens, preference, words.eos_id, where)
     return Corpus(tokens, texts, [size], [rate], preference, words.pad_id)

@@ -5,13 +5,13 @@ import dataclasses
 import functools
 import logging
 
-import jax
 from jaxtyping import Int
 import numpy as np
 
 from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.sampling import Sampler
+from po_jax.training.randomness import root_key
 from po_jax.vocabulary import Vocabulary, to_text, to_tokens
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Completer:
             load(self.reference_checkpoint) if self.beta > 0.0 else None,
             prompt,
             (self.beta,) * self.samples,
-            jax.random.key(self.random_seed),
+            root_key(self.random_seed),
         )
         logprob = rollout.policy_logprob.sum(axis=-1)
         ended = ((rollout.completion == self.vocabulary.eos_id) & rollout.mask).any(axis=-1)

@@ -7,7 +7,6 @@ from itertools import combinations
 import logging
 from typing import Any
 
-import jax
 import numpy as np
 
 from po_jax.checkpoints.about import POLICIES
@@ -17,6 +16,7 @@ from po_jax.evaluation.prompts import Prompts, gather
 from po_jax.judges import Judge, Pairs, ask
 from po_jax.partitioning import collect, filled_batches
 from po_jax.sampling import Sampler
+from po_jax.training.randomness import root_key
 from po_jax.types import Rollout
 from po_jax.vocabulary import Vocabulary, to_text
 
@@ -75,7 +75,7 @@ class Labelling:
             None,
             asked.tokens,
             (0.0,) * self.samples,
-            jax.random.key(self.random_seed),
+            root_key(self.random_seed),
         )
         left_out: Counter[str] = Counter()
         for rows, valid in filled_batches(len(asked), self.sampler.batch_size):

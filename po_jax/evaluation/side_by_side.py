@@ -6,8 +6,6 @@ import logging
 import os
 import time
 
-import jax
-
 from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import Checkpoint, load_parameters, open_checkpoint
 from po_jax.data.corpus import BatchStream
@@ -19,7 +17,7 @@ from po_jax.evaluation.samples import Samples, sequence_kl
 from po_jax.judges import CallsFunction, Judge
 from po_jax.judges.rouge import rouge
 from po_jax.sampling import Sampler
-from po_jax.training.randomness import purpose_key
+from po_jax.training.randomness import purpose_key, root_key
 from po_jax.types import Params
 from po_jax.vocabulary import Vocabulary
 
@@ -146,7 +144,7 @@ class SideBySide:
         purpose: tuple[int, str],
     ) -> Samples:
         """Policies that meet draw with different keys, or they would not be independent."""
-        key = purpose_key(jax.random.key(self.random_seed), *purpose)
+        key = purpose_key(root_key(self.random_seed), *purpose)
         rollout = sampler.draw_all(pi, mu, prompts.tokens, (0.0,), key)
         return Samples.of(rollout, self.vocabulary)
 

@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 import copy
+import dataclasses
 import logging
 import threading
 import time
 from typing import Any
 
-from po_jax.interruption import check
+from po_jax import processes
+from po_jax.interruption import check_alone
 from po_jax.judges.answer_cache import AnswerCache
 from po_jax.judges.calls import CallFailed, CallRecord, Calls
 from po_jax.judges.judge import JudgeError
@@ -50,19 +52,25 @@ class Caller:
                     f"attribute `name`) to know its answers by, got {function!r:.100}"
                 )
             self._cache = AnswerCache(settings.cache, self.name)
-        self._gate = _Gate(settings.a_minute)
+        self._gate = _Gate(settings.a_minute and settings.a_minute / processes.count())
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Future, Question, threading.Event]] = deque()
         self._under_way: dict[Question, Future] = {}
         self._working = 0
         self._stop = threading.Event()
         self._record = CallRecord()
+        self._ties = 0  # of all processes
         self._told = time.monotonic()
 
     def record(self) -> CallRecord:
         """What became of the questions so far."""
         with self._lock:
             return copy.deepcopy(self._record)
+
+    def whole_record(self) -> CallRecord:
+        """`record` of all processes together, all of which ask for it."""
+        parts = processes.gathered(lambda: [dataclasses.asdict(self.record())])
+        return sum((CallRecord(**part) for part in parts[1:]), CallRecord(**parts[0]))
 
     def begin(self, questions: Sequence[Question]) -> Answers:
         """Starts to ask; `finish` waits. Where answers are kept, nothing is under way twice."""
@@ -96,7 +104,7 @@ class Caller:
         waiting = set(futures)
         try:
             while waiting:
-                check()
+                check_alone()
                 done, waiting = wait(waiting, _LOOK_EVERY, FIRST_EXCEPTION)
                 for future in futures:
                     if future in done:
@@ -106,6 +114,26 @@ class Caller:
             self.stop()
             raise
         return [future.result() for future in futures]
+
+    def gathered(self, futures: Answers, each: int = 1) -> list[list[float | None]]:
+        """`finish` of all processes: `each` answers for a row, in the order of the rows.
+
+        Raises:
+          JudgeError: as `finish`, or if more questions stayed unanswered, of all, than may.
+        """
+
+        def by_row() -> list[list[float | None]]:
+            answers = self.finish(futures)
+            return [answers[start : start + each] for start in range(0, len(answers), each)]
+
+        rows = processes.gathered(by_row)
+        self._ties += sum(row.count(None) for row in rows)
+        if self._ties > self._settings.may_fail:  # each process counted its own
+            raise JudgeError(
+                f"the judge {self.name}: expected at most {self._settings.may_fail} questions "
+                f"without an answer, got {self._ties} of all processes together"
+            )
+        return rows
 
     def stop(self) -> None:
         """Forgets what has been begun; what is begun from now on is asked as ever."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 
 class CallFailed(RuntimeError):
@@ -28,7 +29,7 @@ class Calls:
     """How a function is called.
 
     Attributes:
-      threads: calls under way at once.
+      threads: calls under way at once, in each process.
       timeout: seconds after which a call counts as failed. A thread cannot be stopped: what it does
         goes on, and its answer is thrown away.
       retries: how often a failed call is repeated before its question counts as unanswered. An
@@ -36,7 +37,7 @@ class Calls:
       pause: seconds before the first repetition; each further pause is twice as long.
       longest_pause: seconds that a pause may grow to; a service that asks for more has failed for
         good.
-      a_minute: calls a minute, evenly spaced; None for no limit.
+      a_minute: calls a minute, evenly spaced, of all processes together; None for no limit.
       cache: file that keeps the answers (SQLite), so that no question is asked twice, be it by
         another run; None for none.
       may_fail: questions that may stay unanswered. Each counts as a tie; one more ends the run.
@@ -85,6 +86,11 @@ class CallRecord:
     calls: int = 0
     seconds: float = 0.0
 
+    def __add__(self, other: "CallRecord") -> "CallRecord":
+        """Both together."""
+        mine, others = dataclasses.asdict(self), dataclasses.asdict(other)
+        return CallRecord(**{name: _sum(mine[name], others[name]) for name in mine})
+
     def __str__(self) -> str:
         ties = sum(self.unanswered.values())
         answered = self.questions - self.from_cache - ties
@@ -104,6 +110,12 @@ class CallRecord:
             text += f"; {_number(sum(self.repeated.values()), 'failed call')} made again "
             text += f"({_reasons(self.repeated)})"
         return text
+
+
+def _sum(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+    return first + second
 
 
 def _number(count: int, noun: str) -> str:

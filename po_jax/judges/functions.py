@@ -1,16 +1,18 @@
 """Any Python function on strings as a judge: an API, a metric, a person.
 
-Calls run in threads, so that slow ones wait together and the devices work meanwhile.
+Calls run in threads, so that slow ones wait together and the devices work meanwhile. Several
+processes share the questions out, and each has all the answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxtyping import Float
 import numpy as np
 
 from po_jax.judges.caller import Caller
 from po_jax.judges.calls import CallRecord, Calls
-from po_jax.judges.judge import Judgement, Pairs
+from po_jax.judges.judge import Judgement, Pairs, Rows
+from po_jax.processes import own
 from po_jax.vocabulary import Vocabulary
 
 _FINITE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
@@ -46,14 +48,14 @@ class CallableJudge:
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Starts the calls, once the tokens are there."""
-        texts = pairs.completion_texts(self._vocabulary)
-        prompts = pairs.prompt_texts(self._vocabulary)
         rows = pairs.asked()
-        begun = self._caller.begin([(prompts[row], *texts[row]) for row in rows])
+        questions = _questions(pairs, self._vocabulary, own(rows))
+        begun = self._caller.begin([(prompt, *texts) for prompt, texts in questions])
 
         def finish() -> Judgement:
-            preference = np.full(len(texts), 0.5, np.float32)
-            for row, answer in zip(rows, self._caller.finish(begun), strict=True):
+            preference = np.full(len(pairs.mask), 0.5, np.float32)
+            answers = self._caller.gathered(begun)
+            for row, (answer,) in zip(rows, answers, strict=True):
                 if answer is not None:
                     preference[row] = answer
             return Judgement(preference)
@@ -61,8 +63,8 @@ class CallableJudge:
         return finish
 
     def record(self) -> CallRecord:
-        """What became of the questions so far."""
-        return self._caller.record()
+        """What became of the questions so far, of all processes; all of them ask together."""
+        return self._caller.whole_record()
 
 
 class CallableReward:
@@ -93,25 +95,32 @@ class CallableReward:
 
     def begin(self, pairs: Pairs) -> Callable[[], Judgement]:
         """Starts the calls, once the tokens are there."""
-        texts = pairs.completion_texts(self._vocabulary)
-        prompts = pairs.prompt_texts(self._vocabulary)
         rows = pairs.asked()
-        begun = self._caller.begin([(prompts[row], y) for row in rows for y in texts[row]])
+        questions = _questions(pairs, self._vocabulary, own(rows))
+        begun = self._caller.begin([(prompt, y) for prompt, texts in questions for y in texts])
 
         def finish() -> Judgement:
-            reward = np.zeros((len(texts), 2), np.float32)
-            reward[rows] = _without_gaps(self._caller.finish(begun))
+            reward = np.zeros((len(pairs.mask), 2), np.float32)
+            reward[rows] = _without_gaps(self._caller.gathered(begun, each=2))
             preference = 0.5 * (1.0 + np.tanh(0.5 * (reward[:, 0] - reward[:, 1])))
             return Judgement(preference, reward)
 
         return finish
 
     def record(self) -> CallRecord:
-        """What became of the questions so far."""
-        return self._caller.record()
+        """What became of the questions so far, of all processes; all of them ask together."""
+        return self._caller.whole_record()
 
 
-def _without_gaps(answers: Sequence[float | None]) -> Float[np.ndarray, "rows 2"]:
+def _questions(
+    pairs: Pairs, vocabulary: Vocabulary, rows: Rows
+) -> Iterable[tuple[str, tuple[str, str]]]:
+    """Prompts and both completions of some rows."""
+    texts = pairs.completion_texts(vocabulary, rows)
+    return zip(pairs.prompt_texts(vocabulary, rows), texts, strict=True)
+
+
+def _without_gaps(answers: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "rows 2"]:
     """Rewards of pairs; where one is unknown it is the other's, so that the pair ties."""
     pairs = np.asarray(answers, np.float32).reshape(-1, 2)  # None becomes nan
     pairs = np.where(np.isnan(pairs), pairs[:, ::-1], pairs)

@@ -17,6 +17,7 @@ from po_jax.partitioning import collect
 from po_jax.types import Leaf
 from po_jax.vocabulary import Vocabulary, to_text
 
+Rows = Int[np.ndarray, " rows"]  # indices
 Tokens = Any  # integer arrays of the devices or of the host
 
 
@@ -32,8 +33,8 @@ class Pairs:
       prompt: token ids, cut to what the policy reads.
       completion: token ids, padding outside the mask.
       mask: true on the completions' tokens, EOS included.
-      texts: of this process's rows: "inputs", the whole prompt, and "answers", those that people
-        gave; what the data has of them.
+      texts: "inputs", the whole prompt, and "answers", those that people gave; what the data has
+        of them.
       valid: false on rows that only fill up a batch: their answer does not matter; None for none.
     """
 
@@ -49,21 +50,27 @@ class Pairs:
             self, completion=self.completion[:, ::-1], mask=self.mask[:, ::-1]
         )
 
-    def asked(self) -> Int[np.ndarray, " rows"]:
-        """Indices of this process's rows that want an answer."""
+    def asked(self) -> Rows:
+        """Indices of the rows that want an answer."""
         if self.valid is not None:
             return np.flatnonzero(self.valid)
-        return np.arange(len(collect(self.mask)))
+        return np.arange(len(self.mask))
 
-    def prompt_texts(self, vocabulary: Vocabulary) -> Sequence[str]:
-        """The prompts, whole where the data came with its texts."""
+    def prompt_texts(self, vocabulary: Vocabulary, rows: Rows | None = None) -> Sequence[str]:
+        """The prompts, or those of some rows; whole where the data came with its texts."""
         if "inputs" in self.texts:
-            return self.texts["inputs"]
-        return [to_text(vocabulary, row) for row in collect(self.prompt)]
+            texts = self.texts["inputs"]
+            return texts if rows is None else [texts[row] for row in rows]
+        prompt = collect(self.prompt)
+        return [to_text(vocabulary, row) for row in (prompt if rows is None else prompt[rows])]
 
-    def completion_texts(self, vocabulary: Vocabulary) -> list[tuple[str, str]]:
-        """Both completions of each of this process's rows; waits for the tokens."""
+    def completion_texts(
+        self, vocabulary: Vocabulary, rows: Rows | None = None
+    ) -> list[tuple[str, str]]:
+        """Both completions of each row, or of some rows; waits for the tokens."""
         completion, mask = collect((self.completion, self.mask))
+        if rows is not None:
+            completion, mask = completion[rows], mask[rows]
         return [
             (to_text(vocabulary, pair[0][kept[0]]), to_text(vocabulary, pair[1][kept[1]]))
             for pair, kept in zip(completion, mask, strict=True)

@@ -27,23 +27,26 @@ Comparisons = PreferenceBatch | Mapping[str, Any]
 
 def verdict_log_odds(
     model: LanguageModel,
-    score: Callable[..., Float[Array, "batch 2 1"]],
+    logits: Callable[..., Float[Array, "batch 1 vocab"]],
     template: Template,
     *fields: Int[Array, "batch _"],
 ) -> Float[Array, " batch"]:
     """log P(first verdict) - log P(second verdict), given the composed fields.
 
+    Taken from the logits: through log-probabilities, the head's other columns would have gradients
+    of rounding errors, which an optimiser that normalises gradients makes large.
+
     Args:
       model: the language model that is asked.
-      score: its `score` with everything bound but prompt, completion and mask.
+      logits: its `logits` with everything bound but inputs and decoder inputs.
       template: how the fields are composed, and the two verdicts.
       *fields: token ids of the prompt and of the completions.
     """
     question = compose(template, model.special_ids, *fields)
-    verdicts = jnp.asarray(template.verdicts, question.dtype)[None, :, None]
-    verdicts = jnp.broadcast_to(verdicts, (question.shape[0], 2, 1))
-    logprob = score(question, verdicts, jnp.ones(verdicts.shape, bool))[..., 0]
-    return logprob[:, 0] - logprob[:, 1]
+    start = jnp.full((question.shape[0], 1), model.special_ids.start, question.dtype)
+    first, second = template.verdicts
+    answer = logits(question, start)[:, 0]
+    return answer[:, first] - answer[:, second]
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
@@ -58,7 +61,7 @@ def prefer(
     first, second = completion[:, 0], completion[:, 1]
     logit = verdict_log_odds(
         model,
-        partial(model.score, params),
+        partial(model.logits, params),
         template,
         jnp.concatenate([prompt, prompt]),
         jnp.concatenate([first, second]),
@@ -80,7 +83,7 @@ def reward(
     batch, samples, length = completion.shape
     log_odds = verdict_log_odds(
         model,
-        partial(model.score, params),
+        partial(model.logits, params),
         template,
         jnp.repeat(prompt, samples, axis=0),
         completion.reshape(batch * samples, length),
@@ -148,7 +151,7 @@ class PreferenceModel(Model):
         first, second = batch.completion[:, 0], batch.completion[:, 1]
         logit = verdict_log_odds(
             self.language_model,
-            partial(self.language_model.score, params, dropout_key=dropout_rng),
+            partial(self.language_model.logits, params, dropout_key=dropout_rng),
             self.template,
             batch.prompt,
             jnp.where(swapped[:, None], second, first),
@@ -199,7 +202,7 @@ class RewardModel(Model):
         pairs, _, length = batch.completion.shape
         rewards = verdict_log_odds(
             self.language_model,
-            partial(self.language_model.score, params, dropout_key=dropout_rng),
+            partial(self.language_model.logits, params, dropout_key=dropout_rng),
             self.template,
             jnp.repeat(batch.prompt, 2, axis=0),
             batch.completion.reshape(2 * pairs, length),

@@ -4,13 +4,16 @@ The judge knows the author's own answer, so it judges what a learned judge can o
 in for a person where a study needs a golden judge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
 
 from jaxtyping import Float
 import numpy as np
 
 from po_jax.data.corpus import WHERE
-from po_jax.judges.judge import Judgement, Pairs
+from po_jax.judges.judge import Judgement, Pairs, Rows
+from po_jax.processes import gathered, own
 from po_jax.vocabulary import Vocabulary
 
 MEASURES = ("rouge1", "rouge2", "rougeL")
@@ -35,17 +38,27 @@ def rouge(
         raise ValueError(
             f"rouge: expected answers for {len(completions)} completions, got {len(answers)}"
         )
-    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
-
-    scorer = RougeScorer(list(measures), use_stemmer=True)
     scores = [
-        scorer.score_multi(list(known), text)
+        _score(tuple(measures), tuple(known), text)
         for text, known in zip(completions, answers, strict=True)
     ]
     return {
         measure: np.array([100.0 * score[measure].fmeasure for score in scores])
         for measure in measures
     }
+
+
+@functools.lru_cache(maxsize=2**16)
+def _score(measures: tuple[str, ...], answers: tuple[str, ...], text: str) -> Mapping[str, Any]:
+    """Once for each text, however many others it meets."""
+    return _scorer(measures).score_multi(answers, text)
+
+
+@functools.cache
+def _scorer(measures: tuple[str, ...]) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # an optional dependency
+
+    return RougeScorer(list(measures), use_stemmer=True)
 
 
 class RougeJudge:
@@ -72,23 +85,28 @@ class RougeJudge:
         """Scores every completion once, when the answer is wanted."""
 
         def finish() -> Judgement:
-            texts = pairs.completion_texts(self._vocabulary)
             rows = pairs.asked()
-            answers = [self._answers(pairs, int(row)) for row in rows]
-            scores = [
-                rouge([texts[row][place] for row in rows], answers, [self._measure])[self._measure]
-                for place in (0, 1)
-            ]
-            preference = np.full(len(texts), 0.5, np.float32)
-            preference[rows] = 0.5 * (1.0 + np.sign(scores[0] - scores[1]))
+            texts = pairs.completion_texts(self._vocabulary, own(rows))
+            preference = np.full(len(pairs.mask), 0.5, np.float32)
+            preference[rows] = gathered(lambda: self._preferences(pairs, own(rows), texts))
             return Judgement(preference)
 
         return finish
 
+    def _preferences(
+        self, pairs: Pairs, rows: Rows, texts: Sequence[tuple[str, str]]
+    ) -> list[float]:
+        answers = [self._answers(pairs, int(row)) for row in rows]
+        first, second = (
+            rouge([pair[place] for pair in texts], answers, [self._measure])[self._measure]
+            for place in (0, 1)
+        )
+        return (0.5 * (1.0 + np.sign(first - second))).tolist()
+
     def _answers(self, pairs: Pairs, row: int) -> Sequence[str]:
         answers = pairs.texts.get("answers", ())
         if not len(answers) or not answers[row]:
-            prompt = pairs.prompt_texts(self._vocabulary)[row]
+            (prompt,) = pairs.prompt_texts(self._vocabulary, np.array([row]))
             where = f"{pairs.texts[WHERE][row]}: " if WHERE in pairs.texts else ""
             raise ValueError(
                 f"{where}RougeJudge: expected the author's answer to {prompt[:200]!r}, got none"

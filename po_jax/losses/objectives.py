@@ -23,7 +23,7 @@ def at_step(coefficient: Coefficient | Schedule, batch: PreferenceBatch) -> Coef
     """
     if not callable(coefficient):
         if isinstance(coefficient, float | int) and not coefficient >= 0.0:
-            raise ValueError(f"expected a coefficient of 0 or more, got {coefficient}")
+            raise ValueError(f"expected tau of 0 or more, got {coefficient}")
         return coefficient
     if batch.step is None:
         raise ValueError("expected a batch that knows its step, for a schedule, got step None")

@@ -1,9 +1,7 @@
 """What is trained, as T5X wants its models: plain objects that own a network.
 
 Each has `loss_fn`, `eval_fn`, `predict_batch`, `predict_batch_with_aux`, `score_batch` and
-`get_initial_variables`, and trains both under our own loop and under T5X's. T5X adds up the
-gradients of micro-batches, so that there a mean loss grows with their number; Adafactor, which T5X
-uses, is the same at any scale of the gradient.
+`get_initial_variables`, and trains both under our own loop and, by `po_jax.t5x`, under T5X's.
 """
 
 from po_jax.models.policy import PolicyModel

@@ -60,10 +60,11 @@ class Model:
         No parameter's shape depends on the inputs': these are T5X's to give and not used.
         """
         del input_shapes, input_types
-        return {
-            "params": self.language_model.init(rng),
-            "params_axes": axis_metadata(self.language_model.parameter_axes()),
-        }
+        return {"params": self.language_model.init(rng), "params_axes": self.params_axes()}
+
+    def params_axes(self) -> dict[str, Any]:
+        """The collection in which T5X looks for the parameters' logical axis names."""
+        return axis_metadata(self.language_model.parameter_axes())
 
     def about(self) -> About:
         """What a checkpoint says of it beside the parameters."""
@@ -78,6 +79,10 @@ class Model:
     ) -> LossAndMetrics:
         """The loss of a batch, and metrics; without a key, no dropout."""
         raise NotImplementedError
+
+    def weight(self, batch: Any) -> Float[Array, ""]:
+        """What the mean loss of a batch counts beside those of others: the number of its rows."""
+        return jnp.float32(jax.tree.leaves(batch)[0].shape[0])
 
     def eval_fn(self, params: Params, batch: Any) -> LossAndMetrics:
         """`loss_fn` without dropout."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -12,6 +13,23 @@ from po_jax.losses.objectives import Objective
 from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
+
+# What an objective is given, to find a coefficient that is out of its range, or is none, at once.
+_PAIR = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+_ONE = jax.ShapeDtypeStruct((1,), jnp.float32)
+_TOKENS = jax.ShapeDtypeStruct((1, 2, 1), jnp.int32)
+_OF_ONE_PAIR = (
+    _PAIR,
+    PreferenceBatch(
+        prompt=jax.ShapeDtypeStruct((1, 1), jnp.int32),
+        completion=_TOKENS,
+        mask=jax.ShapeDtypeStruct((1, 2, 1), jnp.bool_),
+        preference=_ONE,
+        reference_logprob=_PAIR,
+        reward=_PAIR,
+        step=jax.ShapeDtypeStruct((1,), jnp.int32),
+    ),
+)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -24,11 +42,21 @@ class PolicyModel(Model):
       objective: loss of each pair, one of `po_jax.losses.objectives`.
       reduce: how a completion's log-probability is made of its tokens', for the policy and, from
         the batch's sums, for the reference: "sum" as in the papers, or "mean".
+
+    Raises:
+      ValueError: if the objective refuses its coefficients.
     """
 
     kind = "a policy"
     objective: Objective
     reduce: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self):
+        try:
+            jax.eval_shape(self.objective, *_OF_ONE_PAIR)
+        except (TypeError, ValueError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ValueError(f"PolicyModel.objective: {first}") from error
 
     def loss_fn(
         self,
@@ -72,8 +100,11 @@ class PolicyModel(Model):
     def score_batch(
         self, params: Params, batch: PreferenceBatch | Mapping[str, Any]
     ) -> Float[Array, " batch"]:
-        """The margin of each pair."""
-        policy, batch = self._score(params, preference_batch(batch), None)
+        """The margin of each pair; without a reference in the batch, of the policy alone."""
+        batch = preference_batch(batch)
+        if batch.reference_logprob is None:
+            batch = batch.replace(reference_logprob=jnp.zeros(batch.completion.shape[:2]))
+        policy, batch = self._score(params, batch, None)
         return margin(policy, batch.reference_logprob)
 
     def _score(self, params, batch, dropout_rng):

@@ -58,28 +58,37 @@ class SupervisedModel(Model):
             "accuracy": Mean.of(correct, weights),
             "loss_per_nonpadding_target_token": Mean.of(loss, weights),
         }
-        if self.loss_normalizing_factor == "AVERAGE_PER_SEQUENCE":
-            weights = _share_in_sequence(weights, batch.get("decoder_segment_ids"))
+        weights = self._shares(batch)
         for name, term in (
             ("loss", loss),
             ("z_loss", z_term),
             ("cross_ent_loss", loss - z_term),
         ):
-            metrics[name] = self._normalised(jnp.sum(term * weights), weights)
+            total = jnp.sum(term * weights)
+            match self.loss_normalizing_factor:
+                case None:
+                    metrics[name] = Sum(total)
+                case float() | int() as factor:
+                    metrics[name] = Sum(total / factor)
+                case _:
+                    metrics[name] = Mean(total, self.weight(batch))
         return metrics["loss"].compute(), metrics
 
-    def _normalised(self, total: Float[Array, ""], weights: Float[Array, "batch length"]):
-        match self.loss_normalizing_factor:
-            case "NUM_REAL_TARGET_TOKENS" | "AVERAGE_PER_SEQUENCE":
-                return Mean(total, jnp.sum(weights))
-            case "NUM_TOTAL_TARGET_TOKENS":
-                # Rows without a token only fill up the last batch of an evaluation.
-                rows = jnp.sum(jnp.any(weights > 0, axis=-1), dtype=jnp.float32)
-                return Mean(total, rows * weights.shape[-1])
-            case None:
-                return Sum(total)
-            case factor:
-                return Sum(total / factor)
+    def weight(self, batch: Features) -> Float[Array, ""]:
+        """What a batch's mean loss is a mean over; `loss_normalizing_factor` says what."""
+        weights = self._shares(batch)
+        if self.loss_normalizing_factor != "NUM_TOTAL_TARGET_TOKENS":
+            return jnp.sum(weights)
+        # Rows without a token only fill up the last batch of an evaluation.
+        rows = jnp.sum(jnp.any(weights > 0, axis=-1), dtype=jnp.float32)
+        return rows * weights.shape[-1]
+
+    def _shares(self, batch: Features) -> Float[Array, "batch length"]:
+        """The weight of each target token in the loss."""
+        weights = _loss_weights(batch)
+        if self.loss_normalizing_factor == "AVERAGE_PER_SEQUENCE":
+            return _share_in_sequence(weights, batch.get("decoder_segment_ids"))
+        return weights
 
     def score_batch(self, params: Params, batch: Features) -> Float[Array, " batch"]:
         """log P(target | input), weighted by the loss weights."""

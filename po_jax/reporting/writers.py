@@ -7,9 +7,8 @@ import os
 from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
-import jax
 
-from po_jax import files
+from po_jax import files, processes
 
 Folder = str | os.PathLike
 
@@ -33,7 +32,7 @@ Maker = Callable[[Folder, int | None], Writer]
 
 def writers_of(directory: Folder, makers: Iterable[Maker], step: int | None = None) -> list[Writer]:
     """A run's writers on process 0; none elsewhere, so that no other process writes."""
-    return [make(directory, step) for make in makers] if jax.process_index() == 0 else []
+    return [make(directory, step) for make in makers] if processes.index() == 0 else []
 
 
 class JsonLines:

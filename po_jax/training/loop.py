@@ -6,16 +6,16 @@ its loss, and the feed that says where batches come from.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import os
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from etils import epath
-import jax
 import optax
 
-from po_jax import files
+from po_jax import files, processes
 from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
-from po_jax.data.corpus import BatchStream
+from po_jax.data.corpus import Batches
 from po_jax.interruption import Interrupted, Interruption, check
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
@@ -25,11 +25,14 @@ from po_jax.reporting.reporter import NonFiniteLoss, Reporter
 from po_jax.reporting.writers import JsonLines, Maker, writers_of
 from po_jax.training.held_out import Evaluation
 from po_jax.training.made_from import Origin, describe
+from po_jax.training.randomness import root_key
 from po_jax.training.run import Feed, Run
 from po_jax.training.start import Start, cast
 from po_jax.training.state import TrainState
 from po_jax.training.step import make_train_step
 from po_jax.types import Params
+
+_MEET_WITHIN = 10.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +92,13 @@ class Trainer:
       bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
-      ValueError: on steps or a period less than 1, or a negative seed.
+      ValueError: on steps or a period less than 1, or a seed out of its range.
     """
 
     model: Model
     optimizer: optax.GradientTransformation
-    feed: Callable[[Run, BatchStream], Feed]
-    data: Callable[[], BatchStream]
+    feed: Callable[[Run, Batches], Feed]
+    data: Callable[[], Batches]
     partitioner: Partitioner
     model_dir: str
     total_steps: int
@@ -116,11 +119,10 @@ class Trainer:
         for name in ("total_steps", "log_period", "eval_period", "save_period"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
-        if self.random_seed < 0:
-            raise ValueError(f"Trainer.random_seed: expected 0 or more, got {self.random_seed}")
+        root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
 
-    def made_from(self, data: BatchStream, feed: Feed) -> dict[str, Any]:
+    def made_from(self, data: Batches, feed: Feed) -> dict[str, Any]:
         """What changes what this run learns, but for where it starts."""
         parts = {
             "seed": self.random_seed,
@@ -154,7 +156,7 @@ class _Training:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        self._key = jax.random.key(trainer.random_seed)
+        self._key = root_key(trainer.random_seed)
         self._manager = trainer.checkpoints(trainer.model_dir)
         begun = bool(self._manager.steps)
         origin = Origin(trainer.model_dir, trainer.initial_checkpoint_path, begun)
@@ -200,7 +202,7 @@ class _Training:
         # An evaluation that was cut short may have been made since, and recorded.
         kept = self._first if self._evaluated else self._first - 1
         writers = writers_of(trainer.model_dir, trainer.writers, kept)
-        shown = Progress("training", trainer.total_steps)
+        shown = Progress("training", trainer.total_steps, _console())
         self._reporter = Reporter(writers, shown, self._clock, trainer.log_period)
         self._reporter.resume(self._first, progress, rewrite=not self._evaluated)
 
@@ -219,7 +221,8 @@ class _Training:
         """Steps until the end, or until somebody asks to stop; saves, whatever ends it.
 
         Where an evaluation, the feed or a writer raises, the state is good: it is saved, and what
-        is raised is their error, even if saving fails too.
+        is raised is their error, even if saving fails too. Where it raises on one process alone,
+        nothing can be saved, as all must: the error ends them.
         """
         trainer, reporter = self._trainer, self._reporter
         if self._first >= trainer.total_steps:
@@ -237,7 +240,10 @@ class _Training:
                 reporter.note(f"{signal}: ended before the first step")
         except (NonFiniteLoss, CheckpointError):
             raise  # there is nothing good to save, or no place for it
-        except Exception:
+        except Exception as error:
+            if not processes.met(f"an error at step {self._step}", _MEET_WITHIN):
+                processes.fail(str(error))
+                raise
             try:
                 if self._step:  # at step 0 there is nothing to keep, and perhaps much to correct
                     self._save({})
@@ -301,3 +307,8 @@ class _Training:
             progress = {"evaluated": self._evaluated, **self._reporter.progress()}
             about = self._trainer.model.about()
             self._manager.save(self._step, self.state, results, about, progress)
+
+
+def _console() -> TextIO | None:
+    """Where progress is shown: the first process's line speaks for all."""
+    return None if processes.index() == 0 else open(os.devnull, "w")

@@ -17,7 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from po_jax import files
+from po_jax import files, processes
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.types import Params
@@ -210,7 +210,7 @@ class Origin:
             raise ValueError(f"{self._file}: expected JSON, got {error}") from error
 
     def _write(self) -> None:
-        if jax.process_index() == 0:
+        if processes.index() == 0:
             with files.written_whole(self._file) as beside:
                 beside.write_text(json.dumps(self._record, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.checkpoints.fingerprint import fingerprint
-from po_jax.data.corpus import BatchStream
+from po_jax.data.corpus import Batches
 from po_jax.language_model import LanguageModel
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Metrics
@@ -29,7 +29,7 @@ class DataFeed:
       data: batches by step.
     """
 
-    def __init__(self, run: Run, data: BatchStream):
+    def __init__(self, run: Run, data: Batches):
         self._run = run
         self._data = data
 
@@ -51,7 +51,7 @@ class OfflineFeed:
       comparisons: batches by step, of prompt, completion, mask and preference.
     """
 
-    def __init__(self, run: Run, comparisons: BatchStream):
+    def __init__(self, run: Run, comparisons: Batches):
         self._run = run
         self._comparisons = comparisons
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from po_jax.data.corpus import Batch, BatchStream
+from po_jax.data.corpus import Batch, Batches
 from po_jax.interruption import check
 from po_jax.judges import Judge, Judgement, Pairs, ask
 from po_jax.language_model import LanguageModel
@@ -54,7 +54,7 @@ class OnlineFeed:
     def __init__(
         self,
         run: Run,
-        prompts: BatchStream,
+        prompts: Batches,
         *,
         annotator: Judge,
         strategy: Strategy,

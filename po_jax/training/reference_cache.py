@@ -10,12 +10,12 @@ import hashlib
 import logging
 
 from etils import epath
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from po_jax import files
+from po_jax import files, processes
+from po_jax.partitioning import collect
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class ReferenceCache:
         self._pending: tuple[list[list[bytes]], Array] | None = None
         if self._file.exists():
             self._read()
+        if processes.count() > 1:
+            self._agree()
 
     def __len__(self) -> int:
         self._collect()
@@ -70,7 +72,7 @@ class ReferenceCache:
     def save(self) -> None:
         """Writes the file anew, whole or not at all."""
         self._collect()
-        if not self._values:
+        if not self._values or processes.index() > 0:
             return
         keys = np.frombuffer(b"".join(self._values), np.uint8).reshape(len(self._values), -1)
         values = np.asarray([*self._values.values()], np.float32)
@@ -83,7 +85,7 @@ class ReferenceCache:
             return
         keys, scored = self._pending
         self._pending = None
-        for row, values in zip(keys, jax.device_get(scored), strict=True):
+        for row, values in zip(keys, collect(scored), strict=True):
             for key, value in zip(row, values, strict=True):
                 self._values.setdefault(key, value)
 
@@ -99,6 +101,14 @@ class ReferenceCache:
             logger.warning("%s is of another reference: computed anew", self._file)
             return
         self._values = {key.tobytes(): value for key, value in zip(keys, values, strict=True)}
+
+    def _agree(self) -> None:
+        """Forgets all, if not every process read the same: all must score the same batches."""
+        digest = hashlib.blake2b(b"".join(self._values), digest_size=16)
+        digest.update(np.asarray([*self._values.values()], np.float32).tobytes())
+        if len(set(processes.gathered(lambda: [digest.hexdigest()]))) > 1:
+            logger.warning("%s is not the same for all processes: computed anew", self._file)
+            self._values = {}
 
 
 def _key(prompt: np.ndarray, completion: np.ndarray) -> bytes:

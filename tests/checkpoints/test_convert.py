@@ -45,6 +45,12 @@ def test_round_trip_on_the_command_line(small, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "t5x"]
 
 
+def test_to_a_folder_that_our_loop_goes_on_from(small, tmp_path):
+    convert.plan(small.directory, Target(format="po_jax")).write(tmp_path / "run")
+    assert_parameters(tmp_path / "run", small)
+    assert (tmp_path / "run" / "checkpoint_0" / "state").is_dir()
+
+
 def test_dry_run_prints_the_mapping_and_writes_nothing(small, tmp_path, capsys):
     options = ("--format", "t5x", "--scanned", "--dtype", "bfloat16", "--dry_run")
     status, out, _ = run(capsys, "--from", small.directory, "--to", tmp_path / "out", *options)

@@ -155,7 +155,7 @@ def test_a_run_goes_on_when_there_is_room_again(commands, mounted, tmp_path, cap
         ("train", "INITIAL_CHECKPOINT_PATH=/nowhere", "/nowhere: expected a Hugging Face"),
         ("train", "LOG_PERIOD=0", "Trainer.log_period: expected 1 or more, got 0"),
         ("train", "TRAIN_STEPS=-1", "Trainer.total_steps: expected 1 or more, got -1"),
-        ("train", "RANDOM_SEED=-1", "Trainer.random_seed: expected 0 or more, got -1"),
+        ("train", "RANDOM_SEED=-1", "expected a random seed in [0, 2^32), got -1"),
         ("train", "MICRO_BATCHES=0", "Updates.micro_batches: expected 1 or more, got 0"),
         ("train", "LEARNING_RATE=-0.5", "expected a finite rate"),
     ],

@@ -50,6 +50,8 @@ def test_what_is_right_passes(check, bindings):
 @pytest.mark.parametrize(
     ("bindings", "message"),
     [
+        (["TAU=1e999"], "--gin.TAU=1e999: expected a finite number, got inf"),
+        (["TAU=[{'a': -1e999}]"], "--gin.TAU=[{'a': -1e999}]: expected a finite number, got -inf"),
         (["TAUU=1"], "--gin.TAUU=1: nothing reads the macro 'TAUU'. Nearest: TAU."),
         ([], "values are missing: give --gin.TAU=... (mine.gin:8)"),
         (

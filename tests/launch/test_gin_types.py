@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxtyping import Array, Float
+import optax
 import pytest
 
 from launch import gin_files
@@ -81,6 +82,7 @@ def test_what_fits_or_is_not_known(value, annotation):
         ),
         ("[1.0, 'a']", list[float] | None, "expected list[float] | None, got [1.0, 'a']"),
         ("dpo", Statement | None, "--gin.X=dpo: expected Statement (@NAME) | None, got 'dpo'"),
+        ("5", optax.GradientTransformation, "expected GradientTransformation (@NAME), got 5"),
         ("c", Literal["a", "b"], "expected Literal['a', 'b'], got 'c'"),
         # Who is to blame is who gave the value.
         ("%A; A=b", int, "--gin.A=b: expected int, got 'b'"),

@@ -92,5 +92,5 @@ def test_tau_may_be_a_schedule_of_the_batchs_step(objective):
 @pytest.mark.parametrize("tau", [-0.1, float("nan")])
 def test_a_negative_strength_means_nothing(objective, tau):
     settings = {"loss": pairwise.ipo} if objective is objectives.contrastive else {}
-    with pytest.raises(ValueError, match=f"expected a coefficient of 0 or more, got {tau}"):
+    with pytest.raises(ValueError, match=f"expected tau of 0 or more, got {tau}"):
         objective(POLICY, BATCH, tau=tau, **settings)

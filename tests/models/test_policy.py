@@ -34,6 +34,21 @@ MODEL = PolicyModel(
 EOS = 1
 
 
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (partial(objectives.contrastive, loss=pairwise.ipo, tau=-0.5), "expected tau of 0 or more"),
+        (partial(objectives.contrastive, loss=pairwise.dpo, tau=0.0), "dpo: expected tau > 0"),
+        (partial(objectives.contrastive, loss=pairwise.ipo), "missing .* 'tau'"),
+        (partial(objectives.slic_hf, delta=0.0, sft_weight=0.1), "expected delta > 0, got 0"),
+        (partial(objectives.nash_md, tau=float("nan")), "expected tau of 0 or more, got nan"),
+    ],
+)
+def test_an_objective_that_cannot_work_is_refused_before_any_batch(objective, message):
+    with pytest.raises(ValueError, match=rf"PolicyModel.objective: .*{message}"):
+        PolicyModel(language_model=LANGUAGE_MODEL, objective=objective)
+
+
 @pytest.fixture(scope="module")
 def params():
     return LANGUAGE_MODEL.init(jax.random.key(0))

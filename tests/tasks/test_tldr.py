@@ -61,6 +61,6 @@ def test_real_files_by_task(shared_data, monkeypatch):
         assert batch["inputs"].shape[0] == size
     # "The longer one wins" scores about 0.58 on these human labels.
     longer = batch["completion_1"].row_lengths() > batch["completion_2"].row_lengths()
-    preference = batch["preference"].numpy()
+    preference = batch["preference"].numpy()[:, 0]
     assert 0.54 < np.mean(longer.numpy() == (preference == 1)) < 0.62
     assert 0.4 < preference.mean() < 0.6

@@ -1,0 +1,38 @@
+"""Writes what po_jax's own loop goes on from: a run's checkpoint of its step, slots included."""
+
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from po_jax.checkpoints.leaves import Leaves
+from po_jax.checkpoints.manager import CheckpointManager
+
+
+def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int) -> None:
+    """Writes `checkpoint_<step>` into an empty directory, which becomes a run's MODEL_DIR.
+
+    Args:
+      directory: that exists.
+      parameters: by their path in the parameter tree.
+      slots: Adafactor's, "<path>/v_row" and so on; empty for a start without optimiser.
+      step: of training.
+    """
+    state: dict[str, Any] = {"step": np.int32(step), "params": _tree(parameters)}
+    if slots:
+        slot_state = {"step": np.int32(step), "param_states": _tree(slots)}
+        state |= {"optimizer_state": slot_state, "average": None}
+    manager = CheckpointManager(directory)
+    manager.save(step, state)
+    manager.close()
+
+
+def _tree(leaves: Leaves) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, key = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = leaf.value()
+    return tree

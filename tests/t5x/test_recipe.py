@@ -1,0 +1,53 @@
+"""The recipe of docs/t5x.md, run as it stands there."""
+
+import json
+import os
+from pathlib import Path
+import re
+import subprocess
+
+import pytest
+
+pytest.importorskip(
+    "t5x.train", reason="needs T5X, which no package index holds", exc_type=ImportError
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = "the cat dog sat on mat big red house ran to park with ball".split()
+
+
+def sentence(row, length):
+    return " ".join(WORDS[(5 * row + i * i) % len(WORDS)] for i in range(length))
+
+
+def commands():
+    page = (ROOT / "docs" / "t5x.md").read_text()
+    recipe = page.split("## An own task, from nothing to IPO-MD")[1].split("\n## ")[0]
+    return re.findall(r"^ *```sh\n(.*?)^ *```$", recipe, re.M | re.S)
+
+
+def test_from_json_lines_to_completions(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, rows in (("train", 24), ("validation", 8), ("test", 5)):
+        with (tmp_path / "data" / f"{split}.jsonl").open("w") as file:
+            for row in range(rows):
+                said = [
+                    " ".join(WORDS[(row * 5 + i * i) % 14] for i in range(n)) for n in (7, 3, 4)
+                ]
+                texts = dict(zip(("prompt", "chosen", "rejected"), said, strict=True))
+                file.write(json.dumps(texts) + "\n")
+    found = commands()
+    assert len(found) == 4 and found[0].startswith("export ")
+    script = "\n".join(["set -e", *found]).replace("python -m t5x", f"{os.sys.executable} -m t5x")
+    script = script.replace(".infer ", f".infer --gin_search_paths={ROOT} ")
+    script = script.replace(".train ", f".train --gin_search_paths={ROOT} ")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (answers,) = (tmp_path / "runs" / "answers").glob("*-predict.jsonl-?????-of-?????")
+    assert len(answers.read_text().splitlines()) == 5
+    metrics = tmp_path / "runs/judge/inference_eval/jsonl_comparisons-metrics.jsonl"
+    assert 0 <= json.loads(metrics.read_text().splitlines()[-1])["preference_accuracy"] <= 1
+    assert (tmp_path / "runs" / "ipo_md" / "checkpoint_2").is_dir()
