@@ -94,12 +94,15 @@ class Conversion:
             is left behind.
         """
         with new_directory(path) as directory:
-            if self.format == "hugging_face":
-                self._write_hugging_face(directory)
+            source, state = self.source, (directory, self.parameters)
+            if self.format == "po_jax":
+                own.write(*state, slots=self.slots, step=source.step, about=source.about)
+            elif self.format == "t5x":
+                t5x_legacy.write(*state, slots=self.slots, step=source.step)
+                source.about.write(directory)
             else:
-                write = own.write if self.format == "po_jax" else t5x_legacy.write
-                write(directory, self.parameters, slots=self.slots, step=self.source.step)
-            self.source.about.write(directory)
+                self._write_hugging_face(directory)
+                source.about.write(directory)
             written = open_checkpoint(directory)
             _require_same(self.parameters, written.parameters)
             _require_same(self.slots, written.slots)

@@ -5,11 +5,14 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from po_jax.checkpoints.about import About
 from po_jax.checkpoints.leaves import Leaves
 from po_jax.checkpoints.manager import CheckpointManager
 
 
-def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int) -> None:
+def write(
+    directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int, about: About
+) -> None:
     """Writes `checkpoint_<step>` into an empty directory, which becomes a run's MODEL_DIR.
 
     Args:
@@ -17,13 +20,14 @@ def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int
       parameters: by their path in the parameter tree.
       slots: Adafactor's, "<path>/v_row" and so on; empty for a start without optimiser.
       step: of training.
+      about: what is known of the checkpoint beside its arrays.
     """
     state: dict[str, Any] = {"step": np.int32(step), "params": _tree(parameters)}
     if slots:
         slot_state = {"step": np.int32(step), "param_states": _tree(slots)}
         state |= {"optimizer_state": slot_state, "average": None}
     manager = CheckpointManager(directory)
-    manager.save(step, state)
+    manager.save(step, state, about=about)
     manager.close()
 
 

@@ -135,9 +135,9 @@ RULES = []  # those in force each time that `Watched.score` is traced
 class Watched(T5LM):
     """Tells which rules a program is traced under."""
 
-    def score(self, *args, **options):
+    def logits(self, *args, **options):
         RULES.append(tuple(nn.get_logical_axis_rules()))
-        return super().score(*args, **options)
+        return super().logits(*args, **options)
 
 
 @pytest.mark.parametrize("of", [PREFERENCE, REWARD], ids=["preference", "reward"])

@@ -72,10 +72,10 @@ def test_the_algorithm_trains(algorithm, folder, tmp_path):
     run = "online" if online else "offline"
     assert train.main(command(folder, run, algorithm, tmp_path)) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    *steps, held_out = sorted(lines, key=lambda line: line["split"] == "held_out")
+    *steps, start, held_out = sorted(lines, key=lambda line: line["split"] == "held_out")
     assert [line["step"] for line in steps] == [1, 2]
     assert all(np.isfinite(line["loss"]) for line in steps)
-    assert np.isfinite(held_out["kl"])
+    assert start["step"] == 0 and start["kl"] == 0.0 and np.isfinite(held_out["kl"])
     assert ("win_rate" in held_out) == online
     before = open_checkpoint(folder / "sft").parameters
     after = open_checkpoint(tmp_path).parameters

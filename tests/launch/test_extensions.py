@@ -148,7 +148,7 @@ def test_training_takes_a_loss_a_writer_an_optimiser_schedules_and_a_judge_of_ot
     files = ["--gin_file=run.gin", "--gin_file=judge.gin"]
     assert train.main([*files, "--gin.MODEL_DIR=run"]) == 0
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
-    first, second, held_out = lines
+    _, first, second, held_out = lines  # how the start does comes first
     assert (first["beta"], second["beta"]) == (0.0, 0.25)
     # h = 0 at the start: with tau = 0.1 the loss of p is 1 - exp(-(10 p - 5)^2 / 50).
     assert 0.0 < first["loss"] < 1.0 and "win_rate" in held_out

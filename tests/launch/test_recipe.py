@@ -9,6 +9,7 @@ import textwrap
 from etils import epath
 import jax
 import numpy as np
+import pytest
 
 from launch import convert, gin_support, train
 from po_jax.checkpoints import describe, hugging_face, tokenizer
