@@ -34,11 +34,6 @@ os.environ.setdefault("PO_JAX_VOCABULARY", "docstrings")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def pytest_collection_modifyitems(items):
-    """The longest file comes first, so that no process waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
-
-
 @pytest.fixture
 def getkey(request):
     """A function that returns a new random key at every call; the same keys in every run."""

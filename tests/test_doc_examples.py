@@ -30,6 +30,7 @@ RECIPES = _blocks("include ")
 ADDITIONS = _blocks("from __gin__ ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if ">>>" in text])
 def test_examples_print_what_they_say(page):
     failed, attempted = doctest.testfile(str(ROOT / page), module_relative=False)

@@ -66,7 +66,13 @@ def command(folder, run, algorithm, model_dir, *more):
     ]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        name if name in ("ipo", "ipo_md", "rlhf") else pytest.param(name, marks=pytest.mark.slow)
+        for name in ALGORITHMS
+    ],
+)
 def test_the_algorithm_trains(algorithm, folder, tmp_path):
     online = "BETAS = None" not in (GIN_FOLDER / "algorithms" / f"{algorithm}.gin").read_text()
     run = "online" if online else "offline"

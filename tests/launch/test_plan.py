@@ -121,6 +121,7 @@ def small_memory(monkeypatch, size):
     monkeypatch.setitem(chips.CHIPS, "cpu", dataclasses.replace(chips.CHIPS["cpu"], memory=size))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_tried_with_less(tmp_path, capsys, monkeypatch):
     run = f"--gin_file={write(tmp_path, 'sft', 'sft')}"
     resident = 4.0 * PARAMETERS
@@ -140,6 +141,7 @@ def test_what_does_not_fit_is_tried_with_less(tmp_path, capsys, monkeypatch):
     assert "Nothing that was tried fits." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_the_fastest_mesh_that_fits(tmp_path, capsys):
     run = f"--gin_file={write(tmp_path, 'sft', 'sft')}"
     found = planned(tmp_path, run, "--topology=cpu:4", "--sweep", "--gin.BATCH_SIZE=2")

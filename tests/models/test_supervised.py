@@ -162,6 +162,7 @@ def test_three_adafactor_steps_are_those_of_t5x(case):
         take_three_steps(case, model, optimizer, tag, 1000 if late else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_adafactor_on_scanned_layers_is_that_of_t5x(golden, version):
     """Rank 3 and 4: factored along the axes that their names tell."""

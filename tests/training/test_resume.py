@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from po_jax.checkpoints.load import open_checkpoint
 
@@ -45,6 +46,7 @@ def kill_after(folder, steps):
     return process.returncode
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_for_bit_the_same(tmp_path):
     alone, broken = tmp_path / "alone", tmp_path / "broken"
     assert start(alone).wait() == 0
