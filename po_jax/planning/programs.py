@@ -136,7 +136,7 @@ class _Shapes:
         state = jax.eval_shape(create, jax.random.key(0))
         self._shardings = state_shardings(state, model.parameter_axes(), self._partitioner)
         self._state = _laid_out(state, self._shardings)
-        self._batch = trainer.data().batch(0).arrays
+        self._batch = trainer.read().batch(0).arrays
 
     def work(self, drawing: Drawing | None, scored: bool) -> Work:
         kept = {

@@ -74,7 +74,7 @@ class Trainer:
       model: what is trained.
       optimizer: turns gradients into updates; any transformation of optax.
       feed: makes the feed, given the run and the data.
-      data: reads the data, after all that is quicker to look at: batches by step.
+      data: batches by step, or what reads them, after all that is quicker to look at.
       partitioner: the mesh and its rules.
       model_dir: of checkpoints and records.
       total_steps: updates in all, those before a resumption included.
@@ -98,7 +98,7 @@ class Trainer:
     model: Model
     optimizer: optax.GradientTransformation
     feed: Callable[[Run, Batches], Feed]
-    data: Callable[[], Batches]
+    data: Batches | Callable[[], Batches]
     partitioner: Partitioner
     model_dir: str
     total_steps: int
@@ -121,6 +121,10 @@ class Trainer:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
         root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
+
+    def read(self) -> Batches:
+        """The data, read if they have not been."""
+        return self.data() if callable(self.data) else self.data
 
     def made_from(self, data: Batches, feed: Feed) -> dict[str, Any]:
         """What changes what this run learns, but for where it starts."""
@@ -179,7 +183,7 @@ class _Training:
             key=self._key,
             directory=epath.Path(trainer.model_dir),
         )
-        data = trainer.data()
+        data = trainer.read()
         trainer.partitioner.check_batch(data.batch_size, trainer.updates.micro_batches)
         self._feed = trainer.feed(run, data)
         origin.hold(trainer.made_from(data, self._feed), load_start)

@@ -95,7 +95,7 @@ def train(model_dir, feed, data, steps, **options):
             "model": PolicyModel(language_model=MODEL, objective=IPO),
             "optimizer": OPTIMIZER,
             "feed": feed,
-            "data": lambda: data,
+            "data": data,
             "partitioner": make_partitioner(devices=jax.devices()[:1]),
             "model_dir": str(model_dir),
             "total_steps": steps,
