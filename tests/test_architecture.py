@@ -56,7 +56,7 @@ EXTRAS = {
     "checkpoints/tokenizer_json.py": {"seqio", "tokenizers", "tensorflow"},
     "training": {"etils"},
     "alignment.py": {"etils"},
-    "reporting/tensorboard.py": {"tensorflow"},
+    "reporting/tensorboard.py": {"etils", "tensorflow"},
     "reporting/weights_and_biases.py": {"wandb"},
     "t5x": {"t5x", "seqio", "tensorflow", "etils"},
 }

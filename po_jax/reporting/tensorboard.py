@@ -6,10 +6,11 @@ do less: those of version 2 cannot say where a run was resumed, those of version
 
 from collections.abc import Mapping
 import os
-from pathlib import Path
 import socket
 import time
 from typing import Any
+
+from etils import epath
 
 from po_jax.reporting.writers import Folder
 
@@ -36,7 +37,7 @@ class TensorBoard:
                 "TensorBoard: expected TensorFlow, which writes event files, got none: "
                 "install tensorflow, or leave this writer out"
             ) from error
-        folder = Path(directory)
+        folder = epath.Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
