@@ -62,7 +62,7 @@ def evaluate(arguments: Namespace) -> None:
     for room in (side_by_side, judges):
         logging.getLogger(room.__name__).setLevel(logging.INFO)
     folder = gin_support.call(outputs.new_folder, overwrite=arguments.overwrite)
-    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
+    gin_support.call(settings.check_checkpoints)
     report = gin_support.call(side_by_side.SideBySide).report()
     configuration = gin.operative_config_str()
     report["config"]["gin"] = configuration

@@ -129,7 +129,9 @@ def call(configurable: Callable[..., Any], **arguments: Any) -> Any:
       ConfigError: if the files leave out an argument of it, or of something that it is given.
     """
     gin_check.check_call(configurable, arguments)
-    return gin.get_configurable(configurable)(**arguments)
+    with contextlib.suppress(ValueError):  # No file mentions it.
+        configurable = gin.get_configurable(configurable)
+    return configurable(**arguments)
 
 
 def bound(function: Callable[..., Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def label(arguments: Namespace) -> None:
 
     output = gin_support.call(outputs.new_file, overwrite=arguments.overwrite)
     logging.getLogger(judges.__name__).setLevel(logging.INFO)
-    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
+    gin_support.call(settings.check_checkpoints)
     labelled = gin_support.call(labelling.Labelling)
     records, first = labelled.records(), processes.index() == 0
     # All take part in the work; the first process writes.

@@ -81,7 +81,7 @@ def sample(arguments: Namespace) -> None:
     if output is not None:
         output = outputs.new_file(output, arguments.overwrite)
     texts = arguments.prompt + (read_prompts(arguments.prompts) if arguments.prompts else [])
-    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
+    gin_support.call(settings.check_checkpoints)
     drawn = draw(texts)
     if processes.index() > 0:
         return

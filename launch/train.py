@@ -33,7 +33,7 @@ def train(arguments: Namespace) -> None:
                 beside.write_text(gin.operative_config_str())
 
     gin_support.call(settings.check_algorithm)
-    settings.check_checkpoints(**gin_support.bound(settings.check_checkpoints))
+    gin_support.call(settings.check_checkpoints)
     gin_support.call(loop.Trainer, started=keep_configuration, bound=gin_support.bound).train()
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import unflatten_dict
 import numpy as np
 
 from po_jax.checkpoints.about import About
@@ -32,11 +33,4 @@ def write(
 
 
 def _tree(leaves: Leaves) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *parents, key = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[key] = leaf.value()
-    return tree
+    return unflatten_dict({name: leaf.value() for name, leaf in leaves.items()}, sep="/")

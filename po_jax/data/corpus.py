@@ -164,14 +164,14 @@ class Batches(Protocol):
     """Where a feed finds its batches.
 
     Attributes:
-      batch_size: rows of the global batch.
+      batch_size: rows.
     """
 
     @property
     def batch_size(self) -> int: ...
 
     def batch(self, step: int) -> Batch:
-        """This host's part of the batch of a training step."""
+        """The batch of a training step."""
 
 
 class BatchStream:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from po_jax.losses.ranges import check_not_negative, check_positive
 from po_jax.types import Coefficient
 
 Scalar = Float[Array, "*shape"]
@@ -58,12 +59,6 @@ CONVEX_FUNCTIONS: dict[str, Callable[[Scalar], Scalar]] = {
 }
 
 
-def _check_positive(where: str, **coefficients: Coefficient) -> None:
-    for name, value in coefficients.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{where}: expected {name} > 0, got {value}")
-
-
 def _expected(
     f: Callable[[Scalar], Scalar], z: Float[Array, " batch"], preference: Float[Array, " batch"]
 ) -> Float[Array, " batch"]:
@@ -97,7 +92,7 @@ def gpo(
     Raises:
       ValueError: if `tau` is not positive.
     """
-    _check_positive("gpo", tau=tau)
+    check_positive("gpo", tau=tau)
     return _expected(f, tau * margin, preference)
 
 
@@ -111,7 +106,7 @@ def ipo(
     Raises:
       ValueError: if `tau` is not positive.
     """
-    _check_positive("ipo", tau=tau)
+    check_positive("ipo", tau=tau)
     target = 0.5 / tau
     return preference * jnp.square(margin - target) + (1.0 - preference) * jnp.square(
         margin + target
@@ -126,7 +121,7 @@ def dpo(
     Raises:
       ValueError: if `tau` is not positive.
     """
-    _check_positive("dpo", tau=tau)
+    check_positive("dpo", tau=tau)
     return gpo(margin, preference, f=logistic, tau=tau)
 
 
@@ -138,7 +133,7 @@ def slic(
     Raises:
       ValueError: if `tau` is not positive.
     """
-    _check_positive("slic", tau=tau)
+    check_positive("slic", tau=tau)
     return gpo(margin, preference, f=hinge, tau=tau)
 
 
@@ -163,9 +158,8 @@ def slic_hf(
     Raises:
       ValueError: if `delta` is not positive or `sft_weight` is negative.
     """
-    _check_positive("slic_hf", delta=delta)
-    if isinstance(sft_weight, int | float) and not sft_weight >= 0:
-        raise ValueError(f"slic_hf: expected sft_weight >= 0, got {sft_weight}")
+    check_positive("slic_hf", delta=delta)
+    check_not_negative("slic_hf", sft_weight=sft_weight)
     calibration = _expected(
         lambda z: jax.nn.relu(delta - z), policy[:, 0] - policy[:, 1], preference
     )
@@ -194,8 +188,7 @@ def simpo(
     Raises:
       ValueError: if `scale` is not positive or `target` is negative.
     """
-    _check_positive("simpo", scale=scale)
-    if isinstance(target, int | float) and not target >= 0:
-        raise ValueError(f"simpo: expected target >= 0, got {target}")
+    check_positive("simpo", scale=scale)
+    check_not_negative("simpo", target=target)
     difference = scale * (policy[:, 0] - policy[:, 1])
     return _expected(lambda z: logistic(z - target), difference, preference)

@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from po_jax.losses.ranges import check_not_negative
 from po_jax.types import Coefficient
-
-
-def _check_not_negative(where: str, tau: Coefficient) -> None:
-    if isinstance(tau, int | float) and not tau >= 0:
-        raise ValueError(f"{where}: expected tau >= 0, got {tau}")
 
 
 def nash_md_pg(
@@ -36,7 +32,7 @@ def nash_md_pg(
     Raises:
       ValueError: if `tau` is negative.
     """
-    _check_not_negative("nash_md_pg", tau)
+    check_not_negative("nash_md_pg", tau=tau)
     advantage = preference - 0.5 - tau * (policy - reference)
     return -policy * jax.lax.stop_gradient(advantage)
 
@@ -62,7 +58,7 @@ def policy_gradient(
     Raises:
       ValueError: if `tau` is negative, or with fewer than two completions of each prompt.
     """
-    _check_not_negative("policy_gradient", tau)
+    check_not_negative("policy_gradient", tau=tau)
     samples = policy.shape[1]
     if samples < 2:
         raise ValueError(
