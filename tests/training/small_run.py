@@ -11,8 +11,9 @@ import sys
 import jax
 import numpy as np
 
+from po_jax import files
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.data import layouts
+from po_jax.data import json_lines, layouts
 from po_jax.data.corpus import BatchStream, Corpus, Ragged
 from po_jax.judges import LearnedJudge, PreferenceModel
 from po_jax.judges.template import Template
@@ -105,6 +106,12 @@ def train(model_dir, feed, data, steps, **options):
         }
     )
     return trainer.train()
+
+
+def records(folder, name="metrics.jsonl"):
+    """A run's records without their times, which differ from run to run."""
+    rows = [row for _, row in json_lines.read(files.absolute(folder) / name)]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]
 
 
 def offline_ipo(model_dir, steps, **options):

@@ -9,16 +9,10 @@ import pytest
 from po_jax import files
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.data import json_lines
 from tests import buckets
 from tests.training import small_run
 
 STEPS = 4
-
-
-def records(folder):
-    rows = [row for _, row in json_lines.read(folder / "metrics.jsonl")]
-    return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]
 
 
 def test_begun_and_resumed_in_a_bucket(tmp_path):
@@ -27,7 +21,7 @@ def test_begun_and_resumed_in_a_bucket(tmp_path):
         folder = files.absolute("gs://bucket/runs/ipo")
         small_run.offline_ipo(folder, 2)
         found = small_run.offline_ipo(folder, STEPS)
-        assert records(folder) == records(tmp_path)
+        assert small_run.records(folder) == small_run.records(tmp_path)
         made_from = json.loads((folder / "made_from.json").read_text())
         assert made_from == json.loads((tmp_path / "made_from.json").read_text())
         saved = open_checkpoint(folder)

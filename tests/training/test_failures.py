@@ -57,11 +57,7 @@ def run(folder, judge=None, steps=5, **options):
 
 def lines(folder, name="metrics.jsonl"):
     """The records, to the letter, but for times."""
-    records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [
-        json.dumps({k: v for k, v in record.items() if not k.startswith("seconds_")})
-        for record in records
-    ]
+    return [json.dumps(record) for record in small_run.records(folder, name)]
 
 
 @pytest.fixture(scope="module")
