@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 
 from etils import epath
 
@@ -59,6 +60,20 @@ def reaching(path: epath.PathLike) -> Iterator[None]:
             raise
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: expected a bucket in reach, got: {first}") from error
+
+
+def remove_remains(folder: epath.Path) -> None:
+    """Removes the folder that a failed or killed writer left, as far as that can be done.
+
+    Another thread of the writer may still put files into it, so it is tried a few times. Nothing is
+    raised: what made the writer fail is the error to tell.
+    """
+    for wait in (0.1, 0.2, 0.4, 0.8, 0.0):
+        try:
+            folder.rmtree(missing_ok=True)
+            return
+        except Exception:  # of the operating system, or of what reaches a bucket
+            time.sleep(wait)
 
 
 @contextlib.contextmanager

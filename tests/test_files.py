@@ -7,6 +7,7 @@ import pytest
 
 from launch import outputs
 from po_jax import files
+from po_jax.checkpoints import directories
 from po_jax.data import json_lines
 from po_jax.reporting.writers import JsonLines
 from tests import buckets
@@ -80,3 +81,13 @@ def test_an_error_of_this_machine_is_no_buckets():
     with pytest.raises(ValueError, match="gs://b: expected a bucket in reach, got: no host"):
         with files.reaching("gs://b"):
             raise RuntimeError("no host\nmore")
+
+
+def test_what_cannot_be_removed_hides_no_error(folder, monkeypatch):
+    def refuses(*args, **kwargs):
+        raise OSError("busy")
+
+    monkeypatch.setattr(type(folder), "rmtree", refuses)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with pytest.raises(ValueError, match="first"), directories.new_directory(folder / "model"):
+        raise ValueError("the first error")

@@ -35,9 +35,9 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error.filename = error.filename or f"{path}"  # A full disk does not say of which file.
-        temporary.rmtree(missing_ok=True)
+        files.remove_remains(temporary)
         for parent in absent:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # of the operating system, or of a bucket
                 parent.rmdir()
         raise
 
@@ -46,7 +46,7 @@ def _remove_abandoned(folder: epath.Path, begin: str) -> None:
     for child in folder.iterdir():
         process = child.name.removeprefix(begin)
         if child.name.startswith(begin) and process.isdecimal() and not _lives(int(process)):
-            child.rmtree()
+            files.remove_remains(child)
 
 
 def _lives(process: int) -> bool:

@@ -237,11 +237,10 @@ class CheckpointManager:
 
     def _save_failed(self, error: Exception) -> CheckpointError:
         for half in self._directory.glob(f"*{UNFINISHED}"):
-            half.rmtree(missing_ok=True)
-        free = shutil.disk_usage(self._directory).free / 2**20
+            files.remove_remains(half)
         last = f"step {self.steps[-1]}" if self.steps else "none yet"
         return CheckpointError(
-            f"could not save to {self._directory} ({free:.0f} MiB free): "
+            f"could not save to {self._directory}{_room(self._directory)}: "
             f"{zarr.reason(error)}; the last whole checkpoint is {last}"
         )
 
@@ -263,6 +262,14 @@ def _require_writable(directory: epath.Path) -> None:
         raise ValueError(
             f"{directory}: expected a folder that can be written to, got: {reason}"
         ) from error
+
+
+def _room(directory: epath.Path) -> str:
+    """What is free on the disk, in brackets; a bucket has no end, and a lost disk tells nothing."""
+    try:
+        return f" ({shutil.disk_usage(directory).free / 2**20:.0f} MiB free)"
+    except OSError:
+        return ""
 
 
 def _renamed(source: epath.Path, target: epath.Path) -> list[None]:

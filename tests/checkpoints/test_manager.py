@@ -1,9 +1,12 @@
 """Checkpoints of a run: what is kept, what comes back, and what happens when the disk fails."""
 
+import errno
+import itertools
 import logging
 import os
 import resource
 import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from po_jax.checkpoints.manager import CheckpointError, CheckpointManager
+from po_jax.checkpoints.manager import UNFINISHED, CheckpointError, CheckpointManager
 
 
 def state(step, width=7):
@@ -139,3 +142,32 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_is_whole(tmp_path):
     step, restored = CheckpointManager(tmp_path).restore(like())
     assert step == 1
     assert_equal(restored, state(1))
+
+
+def test_a_writer_that_is_still_at_work_does_not_hide_why_the_save_failed(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path)
+    half = tmp_path / f"checkpoint_2{UNFINISHED}"
+    over = threading.Event()
+
+    def write():
+        for name in map(str, itertools.count()):
+            (half / "state" / name).mkdir(parents=True, exist_ok=True)
+            if over.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+
+    def fails(*args, **kwargs):
+        writer.start()
+        threading.Timer(0.5, over.set).start()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(manager._orbax, "save", fails)
+    try:
+        with pytest.raises(CheckpointError, match="No space left.*last whole checkpoint is none"):
+            manager.save(2, state(2))
+    finally:
+        over.set()
+        writer.join()
+    assert CheckpointManager(tmp_path).steps == []
+    assert not half.exists()
