@@ -6,6 +6,7 @@ from typing import Any
 
 import seqio
 
+from po_jax import processes
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
@@ -33,8 +34,9 @@ def batch_stream(
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary is not one that the
-        model can read: more ids than it has embeddings, or another padding or EOS.
+      ValueError: what `seqio_source.stream` raises, if another process reads other data, or if the
+        task's vocabulary is not one that the model can read: more ids than it has embeddings, or
+        another padding or EOS.
     """
     known, ids = vocabulary(task, module), language_model.special_ids
     if known.vocab_size > language_model.vocab_size:
@@ -48,7 +50,10 @@ def batch_stream(
             f"task {task!r}: expected a vocabulary with padding {ids.pad} and EOS {ids.eos}, as "
             f"the model has them, got {known.pad_id} and {known.eos_id}"
         )
-    return seqio_source.stream(task, split, layout, batch_size, seed)
+    found = seqio_source.stream(task, split, layout, batch_size, seed)
+    if processes.count() > 1:
+        processes.alike({f"the data of {task!r}, {split}": found.corpus.fingerprint()})
+    return found
 
 
 def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:
