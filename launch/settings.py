@@ -9,6 +9,7 @@ import seqio
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
+from po_jax.evaluation.along import along_training
 from po_jax.language_model import LanguageModel
 
 
@@ -82,13 +83,13 @@ def check_checkpoints(**paths: str | Mapping[str, str] | None) -> None:
     """Opens checkpoints that will be wanted, before anything is loaded.
 
     Args:
-      **paths: by the name of the setting, a path, several by name, or None for none.
+      **paths: by the name of the setting, a path, several paths or patterns by name, or None.
 
     Raises:
       ValueError: if there is no checkpoint; names the setting.
     """
     for setting, given in paths.items():
-        named = given if isinstance(given, Mapping) else {"": given}
+        named = along_training(given)[0] if isinstance(given, Mapping) else {"": given}
         for name, path in named.items():
             if path is None:
                 continue

@@ -13,8 +13,11 @@ CAPTIONS = {
     "win_rate_matrix": "Every policy against every other",
     "win_rates_over_reference": "Win rate over the start",
     "win_rate_against_kl": "What was gained, and how far the policy moved for it",
+    "along_training": "Along the training",
+    "training_curves": "What the runs recorded while they trained",
 }
 
+OF_TRAINING = ("along_training", "training_curves")
 MANY = 5  # policies beyond which the matrix takes the page's whole width
 
 STYLE = """
@@ -32,6 +35,7 @@ p.note, figcaption, .faint { color: var(--faint); font-size: .9rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
 .figures figure:first-child { grid-row: span 2; display: flex; flex-direction: column; }
 .figures.many figure:first-child { grid-column: 1 / -1; grid-row: auto; }
+.wide { display: grid; gap: 1rem; }
 figure img { width: 100%; margin: auto 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -95,8 +99,9 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 {_lead(report)}
 <h2>Win rates</h2>
 <div class="figures{" many" if len(report["policies"]) > MANY else ""}">
-{"".join(_figure(name, text) for name, text in figures.items())}
+{"".join(_figure(name, text) for name, text in figures.items() if name not in OF_TRAINING)}
 </div>
+{_training(figures)}
 <h2>The figures</h2>
 {_table(report)}
 <h2>Side by side</h2>
@@ -152,6 +157,11 @@ def _judge(judge: Mapping[str, Any]) -> str:
     return note
 
 
+def _training(figures: Mapping[str, str]) -> str:
+    drawn = [_figure(name, figures[name]) for name in OF_TRAINING if name in figures]
+    return f'<h2>Training</h2>\n<div class="wide">{"".join(drawn)}</div>' if drawn else ""
+
+
 def _figure(name: str, text: str) -> str:
     data = base64.b64encode(text.encode()).decode()
     caption = escape(CAPTIONS.get(name, name))
@@ -165,6 +175,8 @@ def _table(report: Report) -> str:
     rouge = report.get("rouge", {})
     measures = list(next(iter(rouge.values()), {}))
     heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
+    regulariser = report.get("regulariser", {})
+    heads += ["E[h²] / 2"] if regulariser else []
     heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
     metrics = report.get("metrics", {})
     own = list(dict.fromkeys(metric for values in metrics.values() for metric in values))
@@ -184,6 +196,9 @@ def _table(report: Report) -> str:
         cells.append(
             f"{kl['mean']:z.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–"
         )
+        if regulariser:
+            own_half = regulariser.get(name)
+            cells.append(f"{own_half['mean']:.2f}" if own_half else "–")
         cells += [f"{rouge[name][measure]['mean']:.1f}" for measure in measures]
         cells += [
             f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
@@ -195,12 +210,15 @@ def _table(report: Report) -> str:
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(_percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    note = ""
+    if report.get("best_of"):
+        note = " KL of a best of n: log n − (n − 1)/n, which it does not exceed."
     return f"""<div class="card scroll"><table>
 <thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
 <p class="note">Brackets: 95% intervals over prompts. ±: standard error.
 ROUGE: F-measure × 100. At equal length: the win rate that a regression on the
-difference of lengths predicts at none.</p>"""
+difference of lengths predicts at none.{note}</p>"""
 
 
 def _example(example: Mapping[str, Any], report: Report) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a report: the win-rate matrix, win rates over the reference, and their price in KL."""
+"""Figures of a report: who beats whom, at what price in KL, and how the training went."""
 
 import io
 from itertools import cycle, product
@@ -129,12 +129,52 @@ def win_rate_against_kl(report: Report) -> Figure:
     )
     axes.margins(x=0.1, y=0.1)
     axes.yaxis.set_major_formatter("{x:.0f}%")
-    axes.tick_params(length=0)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"KL to {_plain(reference)}, nats a completion", color=FAINT)
+    _plainly(axes, f"KL to {_plain(reference)}, nats a completion")
     axes.set_ylabel(f"preferred to {_plain(reference)}", color=FAINT)
+    return figure
+
+
+def along_training(report: Report) -> Figure:
+    """Win rate over the reference and KL to it, of checkpoints along the training of each run."""
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained", facecolor="white")
+    above, beside = figure.subplots(1, 2)
+    above.axhline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    for (name, stops), colour in zip(report["along"].items(), cycle(PALETTE), strict=False):
+        steps = [stop["step"] for stop in stops]
+        for axes, key, scale in ((above, "win_rate", 100.0), (beside, "kl", 1.0)):
+            mean, low, high = (
+                [scale * stop[key][part] for stop in stops] for part in ("mean", "low", "high")
+            )
+            axes.plot(steps, mean, "o-", color=colour, markersize=4, label=_plain(name))
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    reference = _plain(report["reference"])
+    above.yaxis.set_major_formatter("{x:.0f}%")
+    above.set_ylabel(f"preferred to {reference}", color=FAINT)
+    beside.set_ylabel(f"KL to {reference}, nats", color=FAINT)
+    for axes in (above, beside):
+        _plainly(axes, "step")
+    above.legend(frameon=False)
+    return figure
+
+
+def training_curves(report: Report) -> Figure:
+    """What the runs recorded while they trained: one panel for each quantity."""
+    names = list(dict.fromkeys(name for run in report["training"].values() for name in run))
+    figure = Figure(figsize=(9.0, 2.6 * -(-len(names) // 2)), layout="constrained")
+    panels = iter(figure.subplots(-(-len(names) // 2), 2, squeeze=False).flat)
+    for name, axes in zip(names, panels, strict=False):
+        for (run, curves), colour in zip(report["training"].items(), cycle(PALETTE), strict=False):
+            if name in curves:
+                curve = curves[name]
+                axes.plot(curve["step"], curve["value"], color=colour, label=_plain(run))
+        axes.set_title(name.replace("_", " ").replace("/", ": "), color=FAINT, fontsize=10)
+        _plainly(axes, "step")
+    for axes in panels:  # one is left of an odd number
+        axes.set_axis_off()
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+    )
     return figure
 
 
@@ -146,6 +186,10 @@ def figures(report: Report) -> dict[str, Figure]:
     }
     if report["kl"]:
         found["win_rate_against_kl"] = win_rate_against_kl(report)
+    if report["along"]:
+        found["along_training"] = along_training(report)
+    if report["training"]:
+        found["training_curves"] = training_curves(report)
     return found
 
 
@@ -164,6 +208,15 @@ def svg(figure: Figure) -> str:
 def _figure(width: float, height: float):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
+
+
+def _plainly(axes, x: str) -> None:
+    """The looks of all panels that are lines over something."""
+    axes.tick_params(length=0)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(x, color=FAINT)
 
 
 def _plain(name: str) -> str:
