@@ -99,9 +99,9 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 {_lead(report)}
 <h2>Win rates</h2>
 <div class="figures{" many" if len(report["policies"]) > MANY else ""}">
-{"".join(_figure(name, text) for name, text in figures.items() if name not in OF_TRAINING)}
+{_pictures({name: svg for name, svg in figures.items() if name not in OF_TRAINING})}
 </div>
-{_training(figures)}
+{_training({name: svg for name, svg in figures.items() if name in OF_TRAINING})}
 <h2>The figures</h2>
 {_table(report)}
 <h2>Side by side</h2>
@@ -131,8 +131,8 @@ def _lead(report: Report) -> str:
             "would tell.</p>"
         )
     return f"""<p class="lead"><b>{escape(best)}</b>{chosen} {verb} <b>{escape(reference)}</b>:
-win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
-{_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>{caution}
+win rate {percent(rate["mean"])} (95% interval {percent(rate["low"])} to
+{percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>{caution}
 {_judge(report["judge"])}"""
 
 
@@ -150,7 +150,7 @@ def _judge(judge: Mapping[str, Any]) -> str:
             )
         orders = f"It was asked in both orders, and {favour}."
         if judge.get("flips") is not None:
-            orders += f" {_percent(judge['flips'])} of its verdicts turn round with the order."
+            orders += f" {percent(judge['flips'])} of its verdicts turn round with the order."
     note = f'<p class="note">Judge: {escape(judge["name"])}. {orders}</p>'
     if "calls" in judge:
         note += f'\n<p class="note">Calls: {escape(str(CallRecord(**judge["calls"])))}.</p>'
@@ -158,13 +158,17 @@ def _judge(judge: Mapping[str, Any]) -> str:
 
 
 def _training(figures: Mapping[str, str]) -> str:
-    drawn = [_figure(name, figures[name]) for name in OF_TRAINING if name in figures]
-    return f'<h2>Training</h2>\n<div class="wide">{"".join(drawn)}</div>' if drawn else ""
+    return f'<h2>Training</h2>\n<div class="wide">{_pictures(figures)}</div>' if figures else ""
 
 
-def _figure(name: str, text: str) -> str:
-    data = base64.b64encode(text.encode()).decode()
-    caption = escape(CAPTIONS.get(name, name))
+def _pictures(figures: Mapping[str, str]) -> str:
+    return "".join(picture(CAPTIONS.get(name, name), svg) for name, svg in figures.items())
+
+
+def picture(caption: str, svg: str) -> str:
+    """A figure with its caption, which holds the picture itself."""
+    data = base64.b64encode(svg.encode()).decode()
+    caption = escape(caption)
     return (
         f"<figure><figcaption>{caption}</figcaption>"
         f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}"></figure>\n'
@@ -189,7 +193,7 @@ def _table(report: Report) -> str:
         kl = report["kl"].get(name)
         cells = [f"<b>{escape(name)}</b>"]
         cells += (
-            [f"{_percent(rate['mean'])} {_interval(rate)}", _percent(rate["ties"])]
+            [f"{percent(rate['mean'])} {interval(rate)}", percent(rate["ties"])]
             if rate
             else ["–", "–"]
         )
@@ -204,11 +208,9 @@ def _table(report: Report) -> str:
             f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
         ]
         controlled = by_length.get(name, {}).get("length_controlled")
-        cells.append(
-            f"{_percent(controlled['mean'])} {_interval(controlled)}" if controlled else "–"
-        )
+        cells.append(f"{percent(controlled['mean'])} {interval(controlled)}" if controlled else "–")
         cells.append(f"{report['length'][name]['mean']:.1f}")
-        cells.append(_percent(report["eos_rate"][name]))
+        cells.append(percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     note = ""
     if report.get("best_of"):
@@ -252,9 +254,11 @@ def _badge(preference: float | None) -> str:
     return f'<span class="badge {outcome}">{shown}</span>'
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in percent."""
     return f"{100 * value:.1f}%"
 
 
-def _interval(rate: Mapping[str, Any]) -> str:
+def interval(rate: Mapping[str, Any]) -> str:
+    """The interval of a share, in percent, in brackets."""
     return f"<small>[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]</small>"

@@ -18,7 +18,7 @@ MARKERS = ("o", "s", "^", "D")  # another one each time that the colours begin a
 def win_rate_matrix(report: Report) -> Figure:
     """How often the row's policy is preferred to the column's, in percent with 95% intervals."""
     names, rates = report["policies"], report["win_rate"]
-    labels = list(map(_plain, names))
+    labels = list(map(plain, names))
     mean = np.full((len(names), len(names)), np.nan)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -93,14 +93,14 @@ def win_rates_over_reference(report: Report) -> Figure:
     axes.axvline(50, color=INK, linewidth=1)
     edges = [100 * rate[key] for rate in rates for key in ("low", "high")]
     axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
-    axes.set_yticks(range(len(names)), map(_plain, names))
+    axes.set_yticks(range(len(names)), map(plain, names))
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.tick_params(length=0, labelsize=11)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"preferred to {_plain(reference)}, with 95% interval", color=FAINT)
+    axes.set_xlabel(f"preferred to {plain(reference)}, with 95% interval", color=FAINT)
     return figure
 
 
@@ -121,7 +121,7 @@ def win_rate_against_kl(report: Report) -> Figure:
     few = len(names) < 4
     (axes if few else figure).legend(
         points,
-        [_plain(name) for name in (reference, *names)],
+        [plain(name) for name in (reference, *names)],
         loc="upper left" if few else "outside right upper",
         frameon=False,
         labelcolor="linecolor",
@@ -129,8 +129,8 @@ def win_rate_against_kl(report: Report) -> Figure:
     )
     axes.margins(x=0.1, y=0.1)
     axes.yaxis.set_major_formatter("{x:.0f}%")
-    _plainly(axes, f"KL to {_plain(reference)}, nats a completion")
-    axes.set_ylabel(f"preferred to {_plain(reference)}", color=FAINT)
+    plainly(axes, f"KL to {plain(reference)}, nats a completion")
+    axes.set_ylabel(f"preferred to {plain(reference)}", color=FAINT)
     return figure
 
 
@@ -145,14 +145,14 @@ def along_training(report: Report) -> Figure:
             mean, low, high = (
                 [scale * stop[key][part] for stop in stops] for part in ("mean", "low", "high")
             )
-            axes.plot(steps, mean, "o-", color=colour, markersize=4, label=_plain(name))
+            axes.plot(steps, mean, "o-", color=colour, markersize=4, label=plain(name))
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    reference = _plain(report["reference"])
+    reference = plain(report["reference"])
     above.yaxis.set_major_formatter("{x:.0f}%")
     above.set_ylabel(f"preferred to {reference}", color=FAINT)
     beside.set_ylabel(f"KL to {reference}, nats", color=FAINT)
     for axes in (above, beside):
-        _plainly(axes, "step")
+        plainly(axes, "step")
     above.legend(frameon=False)
     return figure
 
@@ -166,9 +166,9 @@ def training_curves(report: Report) -> Figure:
         for (run, curves), colour in zip(report["training"].items(), cycle(PALETTE), strict=False):
             if name in curves:
                 curve = curves[name]
-                axes.plot(curve["step"], curve["value"], color=colour, label=_plain(run))
+                axes.plot(curve["step"], curve["value"], color=colour, label=plain(run))
         axes.set_title(name.replace("_", " ").replace("/", ": "), color=FAINT, fontsize=10)
-        _plainly(axes, "step")
+        plainly(axes, "step")
     for axes in panels:  # one is left of an odd number
         axes.set_axis_off()
     handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
@@ -210,7 +210,7 @@ def _figure(width: float, height: float):
     return figure, figure.add_subplot()
 
 
-def _plainly(axes, x: str) -> None:
+def plainly(axes, x: str) -> None:
     """The looks of all panels that are lines over something."""
     axes.tick_params(length=0)
     axes.grid(color=GRID)
@@ -219,7 +219,7 @@ def _plainly(axes, x: str) -> None:
     axes.set_xlabel(x, color=FAINT)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name to be shown as it is: matplotlib reads what stands between dollars as mathematics."""
     return name.replace("$", r"\$")
 
