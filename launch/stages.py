@@ -275,8 +275,8 @@ class Study:
         return Path(self.folder, "cells", f"{cell.place}.json")
 
     def report(self, cell: Cell) -> dict[str, Any] | None:
-        """What a finished evaluation found."""
-        if self.record(cell).get("state") != "done":
+        """What a finished evaluation found; None of any other cell."""
+        if cell.program != "evaluate" or self.record(cell).get("state") != "done":
             return None
         return json.loads(Path(cell.output, "report.json").read_text())
 

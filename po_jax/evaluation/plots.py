@@ -180,10 +180,10 @@ def training_curves(report: Report) -> Figure:
 
 def figures(report: Report) -> dict[str, Figure]:
     """Every figure by its file name, without suffix."""
-    found = {
-        "win_rate_matrix": win_rate_matrix(report),
-        "win_rates_over_reference": win_rates_over_reference(report),
-    }
+    found = {}
+    if all(len(rates) == len(report["policies"]) - 1 for rates in report["win_rate"].values()):
+        found["win_rate_matrix"] = win_rate_matrix(report)
+    found["win_rates_over_reference"] = win_rates_over_reference(report)
     if report["kl"]:
         found["win_rate_against_kl"] = win_rate_against_kl(report)
     if report["along"]:

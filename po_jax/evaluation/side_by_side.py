@@ -49,6 +49,7 @@ class SideBySide:
       metrics: of a task: names and values of one policy's completions, by the texts of the prompts.
       max_prompts: at most so many, evenly spaced over the split; None for all.
       examples: how many prompts are shown side by side.
+      round_robin: whether all policies meet all, and not the reference alone.
       best_of: name -> n, at least 2: further policies, the best of the reference's n completions.
       best_of_judge: who says which is the best; None for `judge`.
       regulariser: whether to measure E[h^2] / 2 over pairs of the reference's completions, which
@@ -69,6 +70,7 @@ class SideBySide:
     metrics: Metrics | None = None
     max_prompts: int | None = None
     examples: int = 12
+    round_robin: bool = True
     best_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
     best_of_judge: Judge | None = None
     regulariser: bool = False
@@ -152,13 +154,12 @@ class SideBySide:
         return build_report(findings, examples=self.examples, config=config)
 
     def _meetings(self, names: Collection[str]) -> list[tuple[str, str]]:
-        """Who meets whom: all, but for the checkpoints on the way, which meet the reference."""
-        on_the_way = {stop.policy for stops in self._runs.values() for stop in stops[:-1]}
+        """Who meets whom: all the reference, and, but for checkpoints on the way, each other."""
+        alone = {stop.policy for stops in self._runs.values() for stop in stops[:-1]}
         return [
             pair
             for pair in combinations(names, 2)
-            if on_the_way.isdisjoint(pair)
-            or (self.reference in pair and not on_the_way.issuperset(pair))
+            if self.reference in pair or (self.round_robin and alone.isdisjoint(pair))
         ]
 
     def _answers(self, prompts: Prompts) -> dict[str, "_Answers"]:

@@ -8,6 +8,7 @@ from typing import Any
 from po_jax.evaluation.report import Report
 
 Options = Mapping[str, str]  # axis -> option
+FIGURES = ("win_rate", "kl", "regulariser", "length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +100,15 @@ class Results:
 def _points(report: Report, policy: str, options: Options) -> list[Point]:
     along = report["along"].get(policy)
     if along is not None:
-        return [Point(options, policy, stop["step"], stop) for stop in along]
+        return [
+            Point(options, policy, stop["step"], {x: stop[x] for x in FIGURES if x in stop})
+            for stop in along
+        ]
     reference = report["reference"]
     if policy == reference or policy not in report["win_rate"]:
         return []
     figures = {"win_rate": report["win_rate"][policy][reference]}
-    for name in ("kl", "regulariser", "length"):
+    for name in FIGURES[1:]:
         if policy in report[name]:
             figures[name] = report[name][policy]
     return [Point(options, policy, None, figures)]

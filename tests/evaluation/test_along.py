@@ -111,6 +111,26 @@ def test_the_last_meets_all_and_the_others_the_reference_alone(run):
     assert "Along the training" in page and "<th>E[h²] / 2</th>" in page
 
 
+def test_all_may_meet_the_reference_alone(run):
+    policies = {name: f"{run}/{name}" for name in ("mu", "other")} | {"x": f"{run}/run"}
+    options = {
+        "sampler": tiny.sampler(),
+        "policies": policies,
+        "reference": "mu",
+        "prompts": tiny.prompts(),
+        "judge": CallableJudge(lambda *texts: 0.75, WORDS, antisymmetric=True),
+        "vocabulary": WORDS,
+    }
+    whole = SideBySide(**options).report()
+    report = SideBySide(**options, round_robin=False).report()
+    assert set(report["win_rate"]["mu"]) == {"other", "x"}
+    assert report["win_rate"]["x"] == {"mu": whole["win_rate"]["x"]["mu"]}
+    assert "win_rate_matrix" in plots.figures(whole)
+    drawn = plots.figures(report)
+    assert "win_rate_matrix" not in drawn and "win_rates_over_reference" in drawn
+    html_page(report, {name: plots.svg(figure) for name, figure in drawn.items()}, "T")
+
+
 def test_records_that_are_none_of_ours_are_left_out(run, caplog):
     from po_jax.evaluation import training_curves
 

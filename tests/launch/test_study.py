@@ -1,13 +1,19 @@
 """Studies: what commands they come to, how they go on, and a study of tiny runs by the launcher."""
 
 import json
+import os
 from pathlib import Path
+import re
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from launch import GIN_FOLDER, study
 from launch.stages import Stage, Study, label
+from tests.launch import tiny_policies
 
 STUDIES = sorted(path.stem for path in (GIN_FOLDER / "studies").glob("*.gin"))
 
@@ -162,3 +168,107 @@ def test_the_commands_of_every_study_are_taken_by_their_programs(name, capsys):
         files = [word.partition("=")[2] for word in words if word.startswith("--gin_file")]
         bindings = [word.removeprefix("--gin.") for word in words if word.startswith("--gin.")]
         gin_check.check(gin_files.read(files, bindings))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A start, comparisons and prompts, and a study of two runs and one that cannot begin."""
+    where = tmp_path_factory.mktemp("study")
+    tiny_policies.write(where, {"sft": 0})
+    for split, count in (("train", 16), ("test", 5)):
+        with (where / f"{split}.jsonl").open("w") as file:
+            for i in range(count):
+                row = {"prompt": f"Text {i} says little.", "chosen": f"Yes {i}", "rejected": "No"}
+                file.write(json.dumps({**row, "summary": f"Number {i}."}) + "\n")
+    (where / "task.gin").write_text(
+        "MIXTURE_OR_TASK_MODULE = 'tasks.jsonl'\n"
+        "TASK_FEATURE_LENGTHS = {'inputs': 16, 'targets': 5}\nBATCH_SIZE = 8\n"
+    )
+    (where / "study.gin").write_text(STUDY)
+    return where
+
+
+STUDY = """
+from __gin__ import dynamic_registration
+from launch import stages
+from po_jax.studies import plots
+
+stages.Study:
+  folder = %gin.REQUIRED
+  title = "A study"
+  text = "Of two cells.\\n\\nAnd of one that cannot be."
+  start = "sft"
+  stages = {"policies": @policies/stages.Stage(), "along": @along/stages.Stage()}
+  figures = {"Win rate": @plots.Curves(), "Matrix": @plots.Matrix()}
+policies/stages.Stage:
+  program = "train"
+  arguments = [
+      "model.gin", "gin/runs/offline.gin", "gin/algorithms/ipo.gin", "task.gin",
+      "MIXTURE_OR_TASK_NAME=jsonl_comparisons", "INITIAL_CHECKPOINT_PATH=$start",
+      "TRAIN_STEPS=4", "SAVE_PERIOD=2", "EVAL_PERIOD=100", "EVAL_SPLIT=test",
+  ]
+  axes = {"TAU": [0.5, 2.0, -1.0]}
+along/stages.Stage:
+  program = "evaluate"
+  arguments = [
+      "model.gin", "gin/runs/evaluate.gin", "task.gin", "MIXTURE_OR_TASK_NAME=jsonl_prompts",
+  ]
+  policies = ["policies"]
+  along = True
+plots.Curves:
+  stage = "along"
+  x = "step"
+  y = "win_rate"
+  colour = "TAU"
+plots.Matrix.stage = "along"
+"""
+
+
+def launch(folder, name, *words):
+    environment = {
+        **os.environ,
+        "PO_JAX_JSONL_DIR": str(folder),
+        "PYTHONPATH": str(GIN_FOLDER.parent),
+    }
+    command = [sys.executable, "-m", "launch.study", "--gin_file=study.gin"]
+    command += [f"--gin.stages.Study.folder={name}", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_to_the_same_page(folder):
+    whole = launch(folder, "whole")
+    out, shown = whole.communicate()
+    assert whole.returncode == 1 and out == "whole/study.html\n"
+    assert "1 of 4 cells are not done, 'policies: tau=-1.0' first: failed: " in shown
+    assert "2 of 4  policies: tau=2.0  0:" in shown and " left" in shown
+    page = (folder / "whole" / "study.html").read_text()
+    assert "3 of 4 cells are done" in page and "expected tau of 0 or more, got -1.0" in page
+    assert page.count("data:image/svg+xml") == 2
+    assert "And of one that cannot be.</p>" in page
+    found = json.loads((folder / "whole" / "study.json").read_text())
+    points = [(x["options"]["TAU"], x["step"]) for x in found["points"]["along"]]
+    assert points == [("0.5", 2), ("0.5", 4), ("2.0", 2), ("2.0", 4)]
+    (report,) = re.findall('href="([^"]*)"', page)
+    assert (folder / "whole" / report).is_file()
+
+    killed = launch(folder, "killed")
+    for line in killed.stderr:  # the first is done and the second has begun
+        if "2 of 4" in line:
+            break
+    killed.send_signal(signal.SIGTERM)
+    killed.communicate()
+    assert killed.returncode == 130
+    assert "not begun" in (folder / "killed" / "study.html").read_text()
+    again = launch(folder, "killed")
+    _, shown = again.communicate()
+    assert again.returncode == 1 and "1 of 4" not in shown.replace("1 of 4 cells", "")
+    resumed = (folder / "killed" / "study.html").read_text()
+    assert resumed.replace("killed", "whole") == page
+
+    listed, _ = launch(folder, "whole", "--list").communicate()
+    commands = [line for line in listed.splitlines() if not line.startswith("#")]
+    notes = {json.loads(p.read_text())["command"] for p in folder.glob("whole/cells/*/*.json")}
+    notes |= {json.loads(p.read_text())["command"] for p in folder.glob("whole/cells/*.json")}
+    assert set(commands) == notes
