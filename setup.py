@@ -11,6 +11,7 @@ COMMANDS = (
     "evaluate",
     "sample",
     "label",
+    "study",
     "convert",
     "play",
     "plan",

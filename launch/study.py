@@ -85,9 +85,12 @@ class Running:
         log = self._study.note(cell).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", f"launch.{cell.program}", *cell.arguments]
+        # What two cells have in common is compiled once.
+        compiled = {"JAX_COMPILATION_CACHE_DIR": os.path.join(self._study.folder, "compiled")}
+        environment = {**compiled, **os.environ, **cell.environment}
         with log.open("w") as file:
             process = subprocess.Popen(
-                words, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **cell.environment}
+                words, stdout=file, stderr=subprocess.STDOUT, env=environment
             )
             try:
                 process.wait()
