@@ -160,7 +160,8 @@ class Study:
       stages: by name, in their order.
       title, text: what is studied.
       given: what $NAME stands for in the stages.
-      start: the policy that the others start from; in the stages, $start.
+      start: the policy that the others start from; in the stages, $start. It may be the study's
+        own: $folder stands in it for the folder.
       figures: by caption, what draws the results, or None where there are none yet.
     """
 
@@ -173,6 +174,8 @@ class Study:
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        start = _Filling("start", {**self.given, "folder": self.folder})(self.start)
+        object.__setattr__(self, "start", start)
         for name, stage in self.stages.items():
             earlier = list(self.stages)[: list(self.stages).index(name)]
             for other in (*stage.policies, *stage.chosen.values()):
