@@ -29,10 +29,11 @@ def test_stopped_after_step_six_and_resumed(name, tmp_path):
             assert parts[step][metric] == pytest.approx(whole[step][metric], rel=1e-6, abs=1e-6)
 
 
-def test_from_t5x_to_our_loop_and_back_with_slots(tmp_path):
+@pytest.mark.parametrize("name", ["ipo", "ipo_md", "nash_ema_pg"])
+def test_from_t5x_to_our_loop_and_back_with_slots(name, tmp_path):
     mesh = harness.Mesh()
     partitioner = partitioner_of(mesh)
-    case = make_case("ipo", tmp_path, partitioner)
+    case = make_case(name, tmp_path, partitioner)
     theirs, _ = case.by_t5x(tmp_path / "t5x", mesh, steps=9, period=6)
     ours, _ = case.by_us(tmp_path / "ours", partitioner, steps=9, save_period=6)
 
@@ -47,8 +48,9 @@ def test_from_t5x_to_our_loop_and_back_with_slots(tmp_path):
     returned, _ = case.by_t5x(back, mesh, steps=9, get_dataset_fn=functools.partial(_after, 6))
     assert min(moved) == 7
     for step in (7, 8, 9):
-        assert moved[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-5)
-        assert returned[step]["loss"] == pytest.approx(ours[step]["loss"], rel=1e-5)
+        for metric in ("loss", "nll"):
+            assert moved[step][metric] == pytest.approx(theirs[step][metric], rel=1e-5)
+            assert returned[step][metric] == pytest.approx(ours[step][metric], rel=1e-5)
 
 
 def _after(steps, *args):

@@ -12,6 +12,8 @@ pytest.importorskip(
 )
 
 from tests.t5x.commands import ROOT, write_data  # noqa: E402
+
+
 def commands():
     page = (ROOT / "docs" / "t5x.md").read_text()
     recipe = page.split("## An own task, from nothing to IPO-MD")[1].split("\n## ")[0]
