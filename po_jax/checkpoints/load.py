@@ -130,8 +130,10 @@ def _training_state(path: epath.Path, format: str, leaves: Leaves) -> Checkpoint
 
 
 def _whole_number(leaf: Leaf) -> int:
+    """A step; T5X's is of float32 in what a run saves that was resumed."""
     value = leaf.value()
-    if value.size != 1 or not np.issubdtype(value.dtype, np.integer) or value.item() < 0:
+    number = np.issubdtype(value.dtype, np.integer) or np.issubdtype(value.dtype, np.floating)
+    if value.size != 1 or not number or value.item() < 0 or value.item() % 1:
         raise ValueError(f"{leaf.where}: expected a step, a whole number, got {value!r:.60}")
     return int(value.item())
 
