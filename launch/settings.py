@@ -6,6 +6,7 @@ from typing import Any
 
 import seqio
 
+from po_jax import processes
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
@@ -36,11 +37,15 @@ def batch_stream(
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary is not one that the
-        model can read: more ids than it has embeddings, or another padding or EOS.
+      ValueError: what `seqio_source.stream` raises, if another process reads other data, or if the
+        task's vocabulary is not one that the model can read: more ids than it has embeddings, or
+        another padding or EOS.
     """
     check_vocabulary(task, language_model, module)
-    return seqio_source.stream(task, split, layout, batch_size, seed)
+    found = seqio_source.stream(task, split, layout, batch_size, seed)
+    if processes.count() > 1:
+        processes.alike({f"the data of {task!r}, {split}": found.corpus.fingerprint()})
+    return found
 
 
 def check_vocabulary(task: str, language_model: LanguageModel, module: str | None = None) -> None:

@@ -59,7 +59,7 @@ EXTRAS = {
     "training": {"etils"},
     "alignment.py": {"etils"},
     "reporting/tensorboard.py": {"etils", "tensorflow"},
-    "reporting/weights_and_biases.py": {"wandb"},
+    "reporting/weights_and_biases.py": {"etils", "wandb"},
     "t5x": {"t5x", "seqio", "tensorflow", "etils"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.
