@@ -10,7 +10,6 @@ pytest.importorskip(
 
 import jax  # noqa: E402
 
-from po_jax.t5x import converters  # noqa: E402
 from po_jax.t5x.start import partitioner_of  # noqa: E402
 from tests.t5x import harness  # noqa: E402
 from tests.t5x.cases import JUDGES, OFFLINE, ONLINE, make_case  # noqa: E402
@@ -66,9 +65,3 @@ def test_dropout_moves_the_policy_from_its_reference(tmp_path):
         mesh = harness.Mesh()
         case = make_case("ipo", tmp_path, partitioner_of(mesh), config=config)
         case.by_t5x(tmp_path / "t5x", mesh, steps=1)
-
-
-def test_packing_is_refused():
-    for converter in (converters.ComparisonConverter, converters.PromptConverter):
-        with pytest.raises(ValueError, match=r"expected pack=False, since completions belong"):
-            converter(pack=True)
