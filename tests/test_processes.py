@@ -86,6 +86,8 @@ def test_the_first_that_differs_is_named_with_both_values(monkeypatch):
     [
         ({"PO_JAX_NUM_PROCESSES": "2"}, "expected PO_JAX_COORDINATOR=HOST:PORT beside"),
         ({"PO_JAX_COORDINATOR": "here"}, "HOST:PORT or auto, got 'here'"),
+        ({"PO_JAX_COORDINATOR": ":8476"}, "HOST:PORT or auto, got ':8476'"),
+        ({"PO_JAX_COORDINATOR": "here:847600"}, "HOST:PORT or auto, got 'here:847600'"),
         ({"PO_JAX_NUM_PROCESSES": "two"}, "a whole number from 1, got 'two'"),
         ({"PO_JAX_WAIT_SECONDS": "0"}, "a whole number from 1, got '0'"),
         ({"PO_JAX_WATCHDOG_MINUTES": "-1"}, "minutes, 0 for none, got '-1'"),
