@@ -66,6 +66,7 @@ def test_a_text_that_the_task_lacks_is_named():
         split="validation",
         batch_size=8,
         shuffle=False,
+        seed=0,
     )
     converter = functools.partial(converters.PromptConverter, texts=("summary",))
     found = r"\['answers', 'inputs_pretokenized'\], got 'summary'"

@@ -64,9 +64,8 @@ def test_bfloat16(name, tmp_path):
     compare(name, tmp_path, tolerance=2e-2, config=harness.BFLOAT16)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_dropout_moves_the_policy_from_its_reference(rate, tmp_path):
-    config = dataclasses.replace(harness.CONFIG, dropout_rate=rate)
+def test_dropout_moves_the_policy_from_its_reference(tmp_path):
+    config = dataclasses.replace(harness.CONFIG, dropout_rate=0.5)
     with pytest.raises(ValueError, match=r"DROPOUT_RATE must be 0"):
         mesh = harness.Mesh()
         case = make_case("ipo", tmp_path, partitioner_of(mesh), config=config)
