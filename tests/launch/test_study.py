@@ -159,7 +159,9 @@ def test_values_are_as_on_the_command_line():
 def test_a_cell_that_still_runs_is_not_begun_again(tmp_path):
     known = of({"a": stage()}, folder=str(tmp_path))
     (cell,) = known.cells("a")
-    with subprocess.Popen([sys.executable, "-c", "input()", cell.output], stdin=-1) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", cell.output]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as process:
+        process.stdout.readline()  # It has begun.
         note = known.note(cell)
         note.parent.mkdir()
         note.write_text(json.dumps({"state": "running", "process": process.pid}))
