@@ -308,7 +308,8 @@ class _Training:
             self._evaluated = False
             results = self._evaluate()
             if trainer.early_stopping is not None:
-                self._followed = trainer.early_stopping.follow(self._followed, self._step, results)
+                known = trainer.early_stopping.follow(self._followed, self._step, results)
+                self._followed = processes.gathered(lambda: [known])[0]  # all go by the first's
         self._evaluated = True
         last = self._over
         if last:
