@@ -6,9 +6,11 @@ from typing import Any
 
 import seqio
 
+from po_jax import processes
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
+from po_jax.evaluation.along import along_training
 from po_jax.judges import Judge, RougeJudge
 from po_jax.language_model import LanguageModel
 from po_jax.models.base import Model
@@ -35,11 +37,15 @@ def batch_stream(
       module: imported first, because it registers the task; None if it is registered already.
 
     Raises:
-      ValueError: what `seqio_source.stream` raises, or if the task's vocabulary is not one that the
-        model can read: more ids than it has embeddings, or another padding or EOS.
+      ValueError: what `seqio_source.stream` raises, if another process reads other data, or if the
+        task's vocabulary is not one that the model can read: more ids than it has embeddings, or
+        another padding or EOS.
     """
     check_vocabulary(task, language_model, module)
-    return seqio_source.stream(task, split, layout, batch_size, seed)
+    found = seqio_source.stream(task, split, layout, batch_size, seed)
+    if processes.count() > 1:
+        processes.alike({f"the data of {task!r}, {split}": found.corpus.fingerprint()})
+    return found
 
 
 def check_vocabulary(task: str, language_model: LanguageModel, module: str | None = None) -> None:
@@ -93,13 +99,13 @@ def check_checkpoints(**paths: str | Mapping[str, str] | None) -> None:
     """Opens checkpoints that will be wanted, before anything is loaded.
 
     Args:
-      **paths: by the name of the setting, a path, several by name, or None for none.
+      **paths: by the name of the setting, a path, several paths or patterns by name, or None.
 
     Raises:
       ValueError: if there is no checkpoint; names the setting.
     """
     for setting, given in paths.items():
-        named = given if isinstance(given, Mapping) else {"": given}
+        named = along_training(given)[0] if isinstance(given, Mapping) else {"": given}
         for name, path in named.items():
             if path is None:
                 continue
