@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ import traceback
 COORDINATOR, NUMBER, INDEX = "PO_JAX_COORDINATOR", "PO_JAX_NUM_PROCESSES", "PO_JAX_PROCESS_ID"
 WAIT, WATCHDOG = "PO_JAX_WAIT_SECONDS", "PO_JAX_WATCHDOG_MINUTES"
 
+_ADDRESS = re.compile(r".+:\d{1,5}")
 _CODE = ("launch", "po_jax", "tasks")
 
 _joined = False
@@ -42,7 +44,7 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
             raise ValueError(f"expected {COORDINATOR}=HOST:PORT beside {NUMBER} and {INDEX}")
         if not _in_cluster(environment):
             return
-    elif coordinator != "auto" and not coordinator.rpartition(":")[2].isdigit():
+    elif coordinator != "auto" and not _ADDRESS.fullmatch(coordinator):
         raise ValueError(f"expected {COORDINATOR} HOST:PORT or auto, got {coordinator!r}")
     if number is not None and index is not None and index >= number:
         raise ValueError(f"expected {INDEX} less than {NUMBER}, {number}, got {index}")

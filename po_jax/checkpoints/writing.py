@@ -1,6 +1,6 @@
 """What writes a state, and tells of a failure at once.
 
-Orbax tells when all processes have written, or after ten minutes where one of them never will.
+Orbax tells when all processes have written, or after twenty minutes where one of them never will.
 """
 
 from collections.abc import Callable

@@ -51,6 +51,8 @@ def start(
             "MODEL_AXIS": str(model_axis),
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            # Every process compiles for itself, without a cache; this takes a quarter less.
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         if count > 1:
