@@ -139,6 +139,16 @@ def check_algorithm(betas: Any = None, online: bool | None = None) -> None:
         )
 
 
+def check_dropout(rate: float) -> None:
+    """Raises ValueError if a policy would be trained with dropout, which its reference has not."""
+    if rate:
+        raise ValueError(
+            "DROPOUT_RATE: expected 0 for a policy, which would disagree with its own reference "
+            f"otherwise, got {rate} (T5X's finetune.gin sets 0.1; gin/t5x/offline.gin and "
+            "online.gin, which include it, set 0)"
+        )
+
+
 def check_features(task: str, model: Model, module: str | None = None) -> None:
     """Holds a task's features against those that the model's converter for T5X reads.
 

@@ -76,7 +76,7 @@ class Stage:
         given = self.axes[axis]
         if isinstance(given, Mapping):
             return {str(name): _flat(arguments) for name, arguments in given.items()}
-        return {str(value): [f"{axis}={value!r}"] for value in given}
+        return {str(x): [f"{axis}={x if isinstance(x, str) else repr(x)}"] for x in given}
 
     def combinations(self) -> Iterator[tuple[dict[str, str], list[str]]]:
         """Every combination of options: their names by axis, and their arguments."""
@@ -188,7 +188,7 @@ class Study:
         """The commands of a stage; None while it is not known what will be chosen for it.
 
         Raises:
-          ValueError: if an argument speaks of what is not given.
+          ValueError: if an argument speaks of what is not given, or two cells have one name.
         """
         cells = []
         for options, arguments in self.stages[name].combinations():
@@ -196,6 +196,12 @@ class Study:
             if cell is None:
                 return None
             cells.append(cell)
+        places = [cell.place for cell in cells]
+        if len(set(places)) < len(places):
+            twice = next(place for place in places if places.count(place) > 1)
+            raise ValueError(
+                f"stage {name!r}: expected options of different names, got {twice} twice"
+            )
         return cells
 
     def count(self, name: str) -> int:

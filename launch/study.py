@@ -70,9 +70,10 @@ class Running:
         if record.get("state") == DONE and record["fingerprint"] == fingerprint:
             self.states[cell.name] = DONE
             return
+        _refuse_to_meet(cell, record)
         self._say(f"{shown}{self._left()}")
         began = time.monotonic()
-        status, message = self._command(cell)
+        status, message = self._command(cell, fingerprint)
         seconds = time.monotonic() - began
         state = FAILED if status else DONE
         self.states[cell.name] = f"{FAILED}: {message}" if status else DONE
@@ -80,7 +81,7 @@ class Running:
         if status:
             self._say(f"{cell.name} {self.states[cell.name]}")
 
-    def _command(self, cell: Cell) -> tuple[int, str]:
+    def _command(self, cell: Cell, fingerprint: str) -> tuple[int, str]:
         """Runs a cell; its exit status and the last line of its log."""
         log = self._study.note(cell).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +90,19 @@ class Running:
         compiled = {"JAX_COMPILATION_CACHE_DIR": os.path.join(self._study.folder, "compiled")}
         environment = {**compiled, **os.environ, **cell.environment}
         with log.open("w") as file:
+            # A session of its own: Ctrl-C must reach it once, and not again by `terminate`.
             process = subprocess.Popen(
-                words, stdout=file, stderr=subprocess.STDOUT, env=environment
+                words,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
             )
             try:
+                running = {"state": "running", "process": process.pid, "fingerprint": fingerprint}
+                self._note(cell, running)
                 process.wait()
-            except BaseException:  # Ctrl-C reaches the command by itself, a SIGTERM does not
+            except BaseException:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_PATIENCE)
@@ -138,6 +146,17 @@ class Running:
     def _say(self, text: str) -> None:
         now = _duration(time.monotonic() - self._began)
         print(f"[{now}] {text}", file=sys.stderr, flush=True)
+
+
+def _refuse_to_meet(cell: Cell, record: dict[str, Any]) -> None:
+    """Refuses a cell that still runs: whoever had begun it was killed, and it was not."""
+    process = record.get("process")
+    command = Path(f"/proc/{process}/cmdline")
+    if process is not None and command.exists() and cell.output in command.read_text():
+        raise ValueError(
+            f"{cell.name}: expected it to have ended, but it runs as process {process}: wait for "
+            "it, or end it"
+        )
 
 
 def _duration(seconds: float) -> str:

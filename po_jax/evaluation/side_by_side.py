@@ -117,6 +117,8 @@ class SideBySide:
           JudgeError: if the judge raises or answers what is no answer.
         """
         prompts = gather(self.prompts, self.max_prompts)
+        if len(prompts) < 2:
+            raise ValueError(f"SideBySide: expected at least 2 prompts, got {len(prompts)}")
         answers = self._answers(prompts)
         samples = {name: answer.samples for name, answer in answers.items()}
         began = time.monotonic()

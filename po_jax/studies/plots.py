@@ -1,9 +1,11 @@
 """Figures of a study: who beats whom over all seeds, and one figure against another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from itertools import cycle
+from typing import Any
 
+import jax
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -130,6 +132,25 @@ class Curves:
         axes.set_ylabel(LABELS.get(self.y, self.y), color=FAINT)
         plainly(axes, LABELS.get(self.x, self.x))
         return figure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exact:
+    """What the exact lab says of the same question, in a game that can be enumerated.
+
+    Attributes:
+      study: computes the numbers, in float64; of `po_jax.game`.
+      figure: draws them.
+    """
+
+    study: Callable[[], Any]
+    figure: Callable[[Any], Figure]
+
+    def __call__(self, results: Results) -> Figure:
+        """Draws it; the results of the runs have no part in it."""
+        del results
+        with jax.enable_x64(True):
+            return self.figure(self.study())
 
 
 def _curves(points: Sequence[Point], x: str) -> dict[object, list[Point]]:

@@ -147,7 +147,8 @@ class PromptConverter(_Unpacked):
       text_bytes: room for a text in UTF-8.
 
     Raises:
-      ValueError: on packing; from TensorFlow, naming the text, if one has no room.
+      ValueError: on packing; if the task has no such text; from TensorFlow, naming the text, if one
+        has no room.
     """
 
     TASK_FEATURES = {"inputs": Spec(tf.int32)}
@@ -170,8 +171,7 @@ class PromptConverter(_Unpacked):
     def _convert(self, example: Example, lengths: Lengths) -> Example:
         converted = {"prompt": self._prompt(example, lengths)}
         for name, feature in self._texts.items():
-            text = example[f"{name}_pretokenized" if f"{name}_pretokenized" in example else name]
-            converted[feature] = self._as_bytes(text, name)
+            converted[feature] = self._as_bytes(_text_of(example, name), name)
         return converted
 
     def _as_bytes(self, text: tf.Tensor, name: str) -> tf.Tensor:
@@ -195,6 +195,14 @@ def texts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         for name, rows in arrays.items()
         if name.startswith("text/")
     }
+
+
+def _text_of(example: Example, name: str) -> tf.Tensor:
+    text = example.get(f"{name}_pretokenized", example.get(name))
+    if text is None or text.dtype != tf.string:
+        found = sorted(feature for feature, x in example.items() if x.dtype == tf.string)
+        raise ValueError(f"TEXTS: expected texts of the task, {found}, got {name!r}")
+    return text
 
 
 def _text(row: np.ndarray) -> str | list[str]:

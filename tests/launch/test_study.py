@@ -138,12 +138,36 @@ def test_a_changed_command_changes_all_that_uses_it():
         (lambda: stage(axes={"TAU": []}), "Stage.axes: expected options of 'TAU'"),
         (lambda: of({"a": stage("evaluate", policies=["b"])}), "stage 'a': expected earlier"),
         (lambda: of({"a": stage(chosen={"TAU": "a"})}), "stage 'a': expected earlier"),
-        (lambda: of({"a": stage(arguments=["X=$y"])}).cells("a"), r"one of \$folder.*'X=\$y'"),
+        (lambda: of({"a": stage(arguments=["X=$y"])}).cells("a"), r"\$folder, .*'X=\$y'"),
+        (lambda: of({"a": stage(axes={"X": ["y z", "y_z"]})}).cells("a"), "got a/y_z twice"),
     ],
 )
 def test_mistakes_are_told(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_values_are_as_on_the_command_line():
+    cells = of({"a": stage(axes={"X": ["@optax.lion()", 1e-4, None]})}).cells("a")
+    assert [cell.arguments[1] for cell in cells] == [
+        "--gin.X=@optax.lion()",
+        "--gin.X=0.0001",
+        "--gin.X=None",
+    ]
+
+
+def test_a_cell_that_still_runs_is_not_begun_again(tmp_path):
+    known = of({"a": stage()}, folder=str(tmp_path))
+    (cell,) = known.cells("a")
+    command = [sys.executable, "-c", "print(flush=True); input()", cell.output]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as process:
+        process.stdout.readline()  # It has begun.
+        note = known.note(cell)
+        note.parent.mkdir()
+        note.write_text(json.dumps({"state": "running", "process": process.pid}))
+        with pytest.raises(ValueError, match=f"a: expected it to have ended.*{process.pid}"):
+            study.Running(known).run()
+        process.communicate(b"\n")
 
 
 def test_labels_are_parts_of_a_path():
@@ -155,8 +179,9 @@ def test_the_commands_of_every_study_are_taken_by_their_programs(name, capsys):
     """Every command that is known at the beginning is read by gin, but not run."""
     from launch import gin_check, gin_files
 
-    folder = f"--gin.STUDY_DIR=runs/{name}"
-    assert study.main([f"--gin_file=gin/studies/{name}.gin", folder, "--list"]) == 0
+    given = [f"--gin.STUDY_DIR=runs/{name}"]
+    given += ["--gin.START=runs/flan", "--gin.DATA=runs/data"] * (name == "tldr")
+    assert study.main([f"--gin_file=gin/studies/{name}.gin", *given, "--list"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
     assert len(lines) > 5
     kinds = {}

@@ -1,11 +1,13 @@
 """Points, figures and the page of a study, from reports whose numbers are known."""
 
+import jax.numpy as jnp
+from matplotlib.figure import Figure
 import numpy as np
 import pytest
 
 from po_jax.evaluation.plots import svg
 from po_jax.studies.page import Line, study_page
-from po_jax.studies.plots import Curves, Matrix
+from po_jax.studies.plots import Curves, Exact, Matrix
 from po_jax.studies.results import Compared, Results
 
 
@@ -134,6 +136,14 @@ def test_a_curve_over_an_axis_joins_what_is_alike_but_for_it():
     np.testing.assert_allclose(lines[0].get_xdata(), [0.0, 0.5])
     np.testing.assert_allclose(lines[0].get_ydata(), [60, 50])
     np.testing.assert_allclose(lines[1].get_ydata(), [70])
+
+
+def test_the_exact_labs_figure_stands_beside_the_runs():
+    def figure(numbers):
+        return Figure(figsize=(numbers.sum(), 2 if numbers.dtype == np.float64 else 1))
+
+    drawn = Exact(study=lambda: np.asarray(jnp.ones(3)), figure=figure)(RESULTS)
+    assert tuple(drawn.get_size_inches()) == (3.0, 2.0)
 
 
 def test_the_page_says_what_is_done_and_what_is_not():

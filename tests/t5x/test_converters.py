@@ -56,3 +56,19 @@ def test_features_are_those_of_our_layouts(task, keep_end):
 def test_packing_is_refused(converter):
     with pytest.raises(ValueError, match=r"expected pack=False, since completions belong"):
         converter(pack=True)
+
+
+def test_a_text_that_the_task_lacks_is_named():
+    harness.register()
+    config = utils.DatasetConfig(
+        mixture_or_task_name="under_t5x_prompts",
+        task_feature_lengths=converters.prompt_lengths(LENGTHS),
+        split="validation",
+        batch_size=8,
+        shuffle=False,
+        seed=0,
+    )
+    converter = functools.partial(converters.PromptConverter, texts=("summary",))
+    found = r"\['answers', 'inputs_pretokenized'\], got 'summary'"
+    with pytest.raises(ValueError, match=f"TEXTS: expected texts of the task, {found}"):
+        utils.get_dataset(config, 0, 1, converter)

@@ -143,6 +143,10 @@ MISTAKES = {
         ("online", "ipo_md", "prompts", ROUGE[0]),
         r"TEXTS: expected \('answers',\) for a RougeJudge, got \(\)",
     ),
+    "dropout, as in T5X's finetune.gin": (
+        ("offline", "ipo", "comparisons", "DROPOUT_RATE = 0.1"),
+        r"DROPOUT_RATE: expected 0 for a policy, .* got 0\.1 \(T5X's finetune\.gin",
+    ),
     "no length of completions": (
         ("offline", "ipo", "comparisons", "TASK_FEATURE_LENGTHS = {'inputs': 16}"),
         r"expected a length of 'targets', 1 or more, got {'inputs': 16}",
