@@ -3,6 +3,7 @@
 `po_jax.t5` holds one. Another network needs these methods, and no change elsewhere.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from po_jax.types import Params
 
 Encoded = Any  # what a model knows of encoded prompts
 Cache = Any  # what a model keeps of the tokens that it was fed
+Take = Callable[[Array, int], Array]  # some of an array's places along an axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,10 @@ class LanguageModel(Protocol):
         self, params: Params, cache: Cache, tokens: Int[Array, "rows"]
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Feeds one token a row; logits of the next one, float32, and the longer cache."""
+
+    def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
+        """The cache of some rows, with `prompts` of every array's axis of prompts, or `rows` of its
+        axis of rows; all prompts have equally many again."""
 
     def score(
         self,

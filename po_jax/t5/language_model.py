@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from po_jax.language_model import SpecialIds
+from po_jax.language_model import SpecialIds, Take
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
 from po_jax.partitioning import axis_names, shard
 from po_jax.t5.config import T5Config
@@ -115,6 +115,15 @@ class T5LM:
         prompt, then those of the second.
         """
         return self._apply(params, "extend", None, cache, tokens)
+
+    def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
+        """The cache of some rows, with the keys and values of their prompts."""
+        axis = 1 if self.config.scan_layers else 0
+        return cache.replace(
+            cross=jax.tree.map(lambda x: prompts(x, axis), cache.cross),
+            cross_bias=prompts(cache.cross_bias, 0),
+            own=jax.tree.map(lambda x: rows(x, axis), cache.own),
+        )
 
     def score(
         self,
