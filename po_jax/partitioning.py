@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Int
 import numpy as np
 
 from po_jax import processes
+from po_jax.lengths import EIGHTHS, Lengths
 
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
@@ -230,10 +231,11 @@ def _whole(x: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
-    """A mesh and the rules by which arrays are laid out on it."""
+    """A mesh, the rules by which arrays are laid out on it, and how long a batch's rows are."""
 
     mesh: Mesh
     rules: Rules
+    lengths: Lengths = Lengths()
 
     @property
     def replicated(self) -> NamedSharding:
@@ -284,7 +286,8 @@ class Partitioner:
     def distribute(self, batch: Any) -> Any:
         """A batch, a tree of host arrays that all processes have alike, over the devices.
 
-        What is on the devices already stays as it is.
+        Padding that no row needs stays behind: see `Lengths.cut`. What is on the devices already
+        stays as it is.
 
         Raises:
           ValueError: if the mesh cannot share out the rows.
@@ -297,7 +300,7 @@ class Partitioner:
             self.check_batch(rows.shape[0])
             return jax.make_array_from_process_local_data(self.batch, rows, rows.shape)
 
-        return jax.tree.map(place, batch)
+        return jax.tree.map(place, self.lengths.cut(batch))
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
@@ -315,9 +318,10 @@ def make_partitioner(
     parameter_dims: int = 1,
     across_slices: bool = False,
     devices: Sequence[Any] | None = None,
+    lengths: Sequence[float] = EIGHTHS,
 ) -> Partitioner:
-    """The partitioner of `make_mesh` and `logical_axis_rules`; raises what they raise."""
+    """The partitioner of `make_mesh`, `logical_axis_rules` and `Lengths`; raises as they do."""
     mesh = make_mesh(num_partitions, devices)
     slices = mesh.shape.get("slice", 1)
     rules = logical_axis_rules(activation_dims, parameter_dims, slices, across_slices)
-    return Partitioner(mesh, rules)
+    return Partitioner(mesh, rules, Lengths(lengths))
