@@ -79,9 +79,10 @@ class Sampler:
         parts = []
         for index, (rows, _) in enumerate(filled_batches(len(prompt), self.batch_size)):
             drawn = self.draw(policy, partner, prompt[rows], beta, jax.random.fold_in(key, index))
-            parts.append(drawn.replace(prompt=None))  # Each is as long as its batch's longest.
+            # Its prompts are as long as its own longest.
+            parts.append(dataclasses.replace(drawn, prompt=None))
         whole = jax.tree.map(lambda *part: np.concatenate(part)[: len(prompt)], *collect(parts))
-        return whole.replace(prompt=prompt)
+        return dataclasses.replace(whole, prompt=prompt)
 
     def fitted(self, rollout: Rollout) -> Rollout:
         """A rollout without the positions that none of its completions came to; waits for it."""
@@ -99,5 +100,6 @@ def _longest(mask: Bool[Array, "batch samples length"]) -> Int[Array, ""]:
 @functools.partial(jax.jit, static_argnames="length")
 def _first(rollout: Rollout, length: int) -> Rollout:
     """The first positions of the completions."""
-    cut = jax.tree.map(lambda x: x[..., :length], rollout.replace(prompt=None))
-    return cut.replace(prompt=rollout.prompt)
+    completions = dataclasses.replace(rollout, prompt=None)
+    cut = jax.tree.map(lambda x: x[..., :length], completions)
+    return dataclasses.replace(cut, prompt=rollout.prompt)
