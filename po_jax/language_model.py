@@ -87,8 +87,12 @@ class LanguageModel(Protocol):
         mask: Bool[Array, "batch samples length"],
         *,
         dropout_key: PRNGKeyArray | None = None,
+        learned: int | None = None,
     ) -> Float[Array, "batch samples length"]:
-        """log pi of every token of the completions, teacher-forced; 0 outside the mask."""
+        """log pi of every token of the completions, teacher-forced; 0 outside the mask.
+
+        Only the first `learned` completions of each prompt are differentiated; None for all.
+        """
 
     def logits(
         self,
