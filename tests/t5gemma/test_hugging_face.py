@@ -133,7 +133,13 @@ def greedy(model, params, prompts):
     return jax.device_get(rollout)
 
 
-@pytest.mark.parametrize("scanned", [False, True])
+# Of named layers a cache is as short as the window, and its places are used again.
+LAYOUTS = pytest.mark.parametrize(
+    ("model", "scanned"), [("wide_encoder", True), ("wide_decoder", False)], indirect=["model"]
+)
+
+
+@LAYOUTS
 def test_greedy_generations(model, scanned):
     name, directory = model
     ours, params = parameters(directory, scan_layers=scanned)
@@ -163,7 +169,7 @@ def test_greedy_generations(model, scanned):
     assert (expected == ids.pad).any(), "no row ended early"
 
 
-@pytest.mark.parametrize("scanned", [False, True])
+@LAYOUTS
 def test_scores_are_those_of_the_loop(model, scanned):
     """Four completions of each prompt, some of them longer than the decoder's window."""
     name, directory = model
