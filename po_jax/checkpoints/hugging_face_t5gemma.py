@@ -24,6 +24,12 @@ _SIZES = {
     "sliding_window": "sliding_window",
 }
 _LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
+_NUMBERS = {  # The others, and what a config that says nothing of them means.
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "dropout_rate": 0.0,
+    "rope_theta": 10000.0,
+}
 # What the network takes for granted; a config that says nothing of it means these, too.
 _FIXED = {
     "attention_bias": False,
@@ -91,20 +97,30 @@ def read(content: Mapping[str, Any], file: epath.Path) -> T5GemmaConfig:
             vocab_size=sizes[0],
             encoder=_read_stack(stacks["encoder"], "encoder"),
             decoder=_read_stack(decoder, "decoder"),
-            final_softcap=decoder.get("final_logit_softcapping"),
-            dropout_rate=content.get("dropout_rate", 0.0),
+            final_softcap=_number(decoder, "final_logit_softcapping"),
+            dropout_rate=_number(content, "dropout_rate"),
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _number(content: Mapping[str, Any], name: str) -> float | None:
+    value = content.get(name, _NUMBERS[name])
+    if value is not None and type(value) not in (int, float):
+        raise ValueError(f"expected {name} to be a number, got {value!r}.")
+    return value
 
 
 def _read_stack(content: Mapping[str, Any], name: str) -> StackConfig:
     for key in _SIZES.values():
         if type(content.get(key)) is not int:
             raise ValueError(f"expected {name}.{key} to be a number, got {content.get(key)!r}.")
-    rope = content.get("rope_parameters") or {"rope_theta": content.get("rope_theta", 10000.0)}
+    rope = content.get("rope_parameters") or content
     if rope.get("rope_type", "default") != "default" or content.get("rope_scaling") is not None:
-        raise ValueError(f"expected {name} to have plain rotary positions, got {rope}.")
+        raise ValueError(
+            f"expected {name} to have plain rotary positions, got "
+            f"{content.get('rope_scaling') or rope}."
+        )
     types = content.get("layer_types")
     if types is not None and not set(types) <= set(_LAYER_TYPES):
         raise ValueError(
@@ -113,8 +129,8 @@ def _read_stack(content: Mapping[str, Any], name: str) -> StackConfig:
     return StackConfig(
         **{ours: content[theirs] for ours, theirs in _SIZES.items()},
         sliding_layers=None if types is None else [_LAYER_TYPES[kind] for kind in types],
-        attention_softcap=content.get("attn_logit_softcapping"),
-        rope_theta=rope["rope_theta"],
+        attention_softcap=_number(content, "attn_logit_softcapping"),
+        rope_theta=_number(rope, "rope_theta"),
     )
 
 
@@ -135,13 +151,13 @@ def special_ids(content: Mapping[str, Any], file: epath.Path) -> SpecialIds:
     start = content.get("decoder_start_token_id")
     if start is None:
         start = decoder.get("bos_token_id", content.get("bos_token_id"))
-    ids = SpecialIds(pad=said("pad_token_id"), eos=said("eos_token_id"), start=start)
-    wrong = [id for id in (ids.pad, ids.eos, ids.start) if type(id) is not int or id < 0]
+    ids = {"pad": said("pad_token_id"), "eos": said("eos_token_id"), "start": start}
+    wrong = [id for id in ids.values() if type(id) is not int or id < 0]
     if wrong:
         raise ValueError(
             f"{file}: expected pad_token_id, eos_token_id and bos_token_id to be ids, got {wrong}."
         )
-    return ids
+    return SpecialIds(**ids)
 
 
 def to_json(config: T5GemmaConfig, *, dtype: str, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
         config = {"tokenizer_class": "ByT5Tokenizer"}
     elif _model(epath.Path(vocabulary)).bos_id() >= 0:
         raise ValueError(
-            f"{vocabulary}: expected a T5's vocabulary, got one with BOS, as Gemma's: name the folder "
-            "that it lies in, whose tokenizer's files are copied as they are."
+            f"{vocabulary}: expected a T5's vocabulary, got one with BOS, as Gemma's: name its "
+            "folder, whose tokenizer's files are copied as they are."
         )
     else:
         epath.Path(vocabulary).copy(target / SPIECE)

@@ -13,13 +13,13 @@ JSON = "tokenizer.json"
 
 
 def t5(path: str | os.PathLike, extra_ids: int | None = None) -> seqio.Vocabulary:
-    """A T5's or T5Gemma's vocabulary: a SentencePiece model, tokenizer.json, or the folder of either.
+    """A T5's or T5Gemma's vocabulary: a SentencePiece model, tokenizer.json, or a folder with one.
 
     Args:
       path: of the file or folder.
       extra_ids: sentinels on top of a SentencePiece model; None for what belongs to it: none where
-        its pieces hold them already (mT5's do) or it has BOS (Gemma's), else what tokenizer_config.json beside it says,
-        else T5's hundred.
+        its pieces hold them already (mT5's do) or it has BOS (Gemma's), else what
+        tokenizer_config.json beside it says, else T5's hundred.
 
     Raises:
       ValueError: there is no such file, or it is of another kind.
