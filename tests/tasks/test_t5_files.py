@@ -3,7 +3,9 @@
 import json
 import shutil
 
+from etils import epath
 import pytest
+import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 import tensorflow as tf
 
@@ -57,6 +59,31 @@ def test_mt5s_kind_of_file_by_the_environment(shared_data, tmp_path, monkeypatch
     file = with_own_sentinels(shared_data / "t5_spiece" / "spiece.model", tmp_path / "mt5.model")
     monkeypatch.setenv("PO_JAX_VOCABULARY", str(file))
     assert vocabularies.from_environment().vocab_size == 32_100
+
+
+def test_gemmas_kind_of_file_gets_no_sentinels_and_is_found_by_its_name(tmp_path):
+    """With padding, EOS, BOS and unknown in Gemma's order."""
+    texts = [f"The number {i} times {i % 7} is {i * (i % 7)}." for i in range(300)]
+    with (tmp_path / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=file,
+            vocab_size=90,
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+        )
+    read = vocabularies.t5(tmp_path)
+    assert (read.vocab_size, read.pad_id, read.eos_id, read.unk_id) == (90, 0, 1, 3)
+    assert read.decode(read.encode(texts[8])) == texts[8]
+    assert tokenizer.check(str(tmp_path / "tokenizer.model"), embedding_rows=90) == 0
+    copied = epath.Path(tmp_path / "copied")
+    copied.mkdir()
+    tokenizer.copy(epath.Path(tmp_path), copied, embedding_rows=90)
+    assert vocabularies.t5(copied).vocab_size == 90
+    with pytest.raises(ValueError, match="expected a T5's vocabulary, got one with BOS"):
+        tokenizer.write(copied, str(tmp_path / "tokenizer.model"), embedding_rows=90)
 
 
 @pytest.mark.parametrize("extra_ids", [0, 20, 250])
