@@ -109,9 +109,7 @@ def source_files(packages: Sequence[str]) -> dict[str, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def extract(
-    files: dict[str, pathlib.Path], more: dict[str, pathlib.Path]
-) -> dict[str, list[Pair]]:
+def extract(files: dict[str, pathlib.Path], more: dict[str, pathlib.Path]) -> dict[str, list[Pair]]:
     """All pairs of the files by split, deduplicated, in the order of the module names.
 
     It forks: call it where no thread runs (`load` does, in a new process).

@@ -57,9 +57,7 @@ def main() -> None:
     pairs = docstring_pairs.load(arguments.cache, more=arguments.more)["train"]
     # The summaries, which are written and not only read, count twice.
     texts = [
-        text
-        for pair in pairs
-        for text in (*pair.document.split("\n"), pair.summary, pair.summary)
+        text for pair in pairs for text in (*pair.document.split("\n"), pair.summary, pair.summary)
     ]
     model = train(texts)
     pathlib.Path(arguments.output).write_bytes(model)
