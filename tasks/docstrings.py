@@ -1,7 +1,7 @@
-"""The embedded default: the first line of a docstring, from the signature and the rest. No download.
+"""The embedded default: the first line of a docstring, from the signature and the rest.
 
-Importing the module registers docstrings_sft and docstrings_prompts, whose pairs are extracted
-once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
+Nothing is downloaded. Importing the module registers docstrings_sft and docstrings_prompts, whose
+pairs are extracted once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
 ~/.cache/po_jax/docstrings), and docstrings_comparisons, which reads comparisons.SPLIT.jsonl there,
 in the format of `tasks.jsonl`; the quickstart writes it. PO_JAX_DOCSTRINGS_MORE names packages,
 with spaces between them, that widen the training split.
