@@ -26,7 +26,7 @@ from po_jax.reporting.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
-TRAIN_PROMPTS = 2400
+TRAIN_PROMPTS = 1600
 VALIDATION_PROMPTS = 100
 
 
