@@ -1,6 +1,7 @@
 # Each target does its own set-up in .venv; a second call installs nothing.
 #
 #   make quickstart   train and compare the methods on embedded data, in minutes
+#   make tldr         the same with Flan-T5 and TL;DR, which it downloads: for one GPU
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
 #   make test-distributed   what starts many processes, each with its own devices
@@ -16,10 +17,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-distributed test-plan test-t5x lint docs clean
+.PHONY: quickstart tldr test test-slow test-distributed test-plan test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
+
+tldr: $(VENV)/.installed-tldr
+	$(BIN)/python -m launch.tldr
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(IN_TWO)
@@ -62,6 +66,6 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed-plan: $(VENV)/.installed-%: $(VENV)/.installed
+$(VENV)/.installed-test $(VENV)/.installed-docs $(VENV)/.installed-plan $(VENV)/.installed-tldr: $(VENV)/.installed-%: $(VENV)/.installed
 	$(INSTALL) --editable '.[$*]'
 	@touch $@

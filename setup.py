@@ -11,6 +11,7 @@ COMMANDS = (
     "evaluate",
     "sample",
     "label",
+    "study",
     "convert",
     "play",
     "plan",
@@ -64,6 +65,7 @@ setup(
         "hf": ["transformers>=5"],
         "gcs": ["google-cloud-storage>=3"],  # by which Orbax asks what kind a bucket is
         "wandb": ["wandb>=0.20"],
+        "tldr": ["huggingface_hub", "pyarrow"],
     },
     entry_points={
         "console_scripts": [f"po-jax-{name} = launch.{name}:main" for name in COMMANDS],

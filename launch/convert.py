@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "--vocabulary", help='spiece.model, tokenizer.json, a directory with one, or "bytes"'
     )
     parser.add_argument("--scanned", action="store_true", help="write T5X's stacked layers")
-    parser.add_argument("--slots", action="store_true", help="write Adafactor's slots too")
+    parser.add_argument(
+        "--slots", action="store_true", help="write Adafactor's slots too, and a moving average"
+    )
     parser.add_argument("--dry_run", action="store_true", help="print what would go where")
     return parser
 

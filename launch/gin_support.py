@@ -17,6 +17,8 @@ import gin
 from launch import command_line, gin_check, gin_files, processes
 from launch.gin_files import ConfigError
 
+_CONFIGURES = ("files", "bindings", "folders", "debug")  # arguments of all commands
+
 # What native libraries log before their log can be configured, which no setting stops.
 _NATIVE_NEWS = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
 
@@ -47,7 +49,11 @@ def run(
     def configure_and_run() -> None:
         processes.start()
         with _without_native_news():
-            configure(arguments.files, arguments.bindings, arguments.folders)
+            settings = configure(arguments.files, arguments.bindings, arguments.folders)
+        for name, value in vars(arguments).items():
+            if name not in _CONFIGURES:
+                settings[f"--{name}"] = str(value)
+        processes.alike({"the command": program.__name__, **settings})
         program(arguments)
 
     return processes.run(lambda: exit_status(configure_and_run, debug=arguments.debug))
@@ -93,8 +99,12 @@ def parse(argv: Sequence[str] | None, description: str) -> argparse.Namespace:
     return arguments
 
 
-def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[str] = ()) -> None:
+def configure(
+    files: Sequence[str], bindings: Sequence[str], folders: Sequence[str] = ()
+) -> dict[str, str]:
     """Replaces gin's configuration by these files and, over them, these bindings.
+
+    Returns what is bound, by name, as gin writes it.
 
     Args:
       files: looked for in the working directory, the folders and among the project's own.
@@ -120,6 +130,7 @@ def configure(files: Sequence[str], bindings: Sequence[str], folders: Sequence[s
         gin.finalize()
     except Exception as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    return {binding.name: repr(binding.value) for binding in statements if not binding.is_import}
 
 
 def call(configurable: Callable[..., Any], **arguments: Any) -> Any:

@@ -157,6 +157,11 @@ def described(devices: Sequence[Any]) -> tuple[loop.Trainer, programs.Drawing | 
     judge, lengths = _judge()
     feed = _call(OnlineFeed, run=_run(trainer), prompts=stream, annotator=_Nobody())
     facts = feed.made_from()
+    if "candidates" in facts:
+        raise ValueError(
+            "expected an algorithm that draws the two completions that it learns from, got one "
+            f"that chooses among {facts['candidates']}: such a run cannot be planned yet"
+        )
     drawing = programs.Drawing(
         length=facts["max_length"],
         betas=facts["betas"],

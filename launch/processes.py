@@ -9,7 +9,10 @@ is done.
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import hashlib
 import os
+from pathlib import Path
+import re
 import signal
 import sys
 import threading
@@ -17,6 +20,9 @@ import traceback
 
 COORDINATOR, NUMBER, INDEX = "PO_JAX_COORDINATOR", "PO_JAX_NUM_PROCESSES", "PO_JAX_PROCESS_ID"
 WAIT, WATCHDOG = "PO_JAX_WAIT_SECONDS", "PO_JAX_WATCHDOG_MINUTES"
+
+_ADDRESS = re.compile(r".+:\d{1,5}")
+_CODE = ("launch", "po_jax", "tasks")
 
 _joined = False
 _SAY_AFTER = 5.0  # seconds of waiting for the others
@@ -38,7 +44,7 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
             raise ValueError(f"expected {COORDINATOR}=HOST:PORT beside {NUMBER} and {INDEX}")
         if not _in_cluster(environment):
             return
-    elif coordinator != "auto" and not coordinator.rpartition(":")[2].isdigit():
+    elif coordinator != "auto" and not _ADDRESS.fullmatch(coordinator):
         raise ValueError(f"expected {COORDINATOR} HOST:PORT or auto, got {coordinator!r}")
     if number is not None and index is not None and index >= number:
         raise ValueError(f"expected {INDEX} less than {NUMBER}, {number}, got {index}")
@@ -61,6 +67,32 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
     # JAX has caught SIGTERM for itself. Where no run of training notes it, it ends like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes.watch(minutes=minutes)
+
+
+def alike(settings: Mapping[str, str]) -> None:
+    """Holds what the processes of one command are made of against each other, if there are others.
+
+    Args:
+      settings: of this process.
+
+    Raises:
+      ValueError: naming the first that differs: a setting, the code, a version, or the devices.
+    """
+    if not _joined:
+        return
+    import jax
+    import jaxlib
+
+    from po_jax import processes
+
+    own = {
+        "the code of po_jax": _code(),
+        "the version of jax": jax.__version__,
+        "the version of jaxlib": jaxlib.__version__,
+        "the kind of devices": jax.local_devices()[0].device_kind,
+        "the number of devices": jax.local_device_count(),
+    }
+    processes.alike({**settings, **own})
 
 
 def failed(message: str) -> None:
@@ -101,7 +133,8 @@ def _waiting(who: str, seconds: int) -> Iterator[None]:
     def give_up() -> None:
         print(
             f"error: {who}: they did not come in {seconds} s; is the command started on every "
-            f"host, and {COORDINATOR} within reach? ({WAIT} sets the time)",
+            f"host, each with its own {INDEX}, and {COORDINATOR} within reach? "
+            f"({WAIT} sets the time)",
             file=sys.stderr,
             flush=True,
         )
@@ -122,6 +155,15 @@ def _who(number: int | None, index: int | None) -> str:
     if number is None or index is None:
         return "this process needs the others of its cluster"
     return f"process {index} of {number} needs the other {number - 1}"
+
+
+def _code() -> str:
+    """A hash of the project's own modules."""
+    digest = hashlib.blake2b(digest_size=8)
+    root = Path(__file__).parent.parent
+    for path in sorted(path for part in _CODE for path in (root / part).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _in_cluster(environment: Mapping[str, str]) -> bool:

@@ -34,6 +34,7 @@ LAYERS = (
     "training",
     "planning",
     "evaluation",
+    "studies",
     "alignment",
     "game",
     "t5x",
@@ -49,6 +50,7 @@ EXTRAS = {
     "files.py": {"etils"},
     "reporting/writers.py": {"etils"},
     "evaluation/plots.py": {"matplotlib"},
+    "studies/plots.py": {"matplotlib"},
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
     "data/json_lines.py": {"etils"},
@@ -57,7 +59,7 @@ EXTRAS = {
     "training": {"etils"},
     "alignment.py": {"etils"},
     "reporting/tensorboard.py": {"etils", "tensorflow"},
-    "reporting/weights_and_biases.py": {"wandb"},
+    "reporting/weights_and_biases.py": {"etils", "wandb"},
     "t5x": {"t5x", "seqio", "tensorflow", "etils"},
 }
 # These load outside the core: the rest of po_jax must import where their libraries are missing.

@@ -41,7 +41,8 @@ class Target:
         else relu.
       vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one.
       scanned: write the stacked layers of T5X's scalable_t5.
-      keep_slots: write the optimiser's slots too.
+      keep_slots: write what a run goes on with too: the optimiser's slots and, where there is one,
+        the moving average of the parameters.
     """
 
     format: Format
@@ -65,6 +66,7 @@ class Conversion:
       family: Hugging Face's model type.
       parameters: as they are written, by T5X's names.
       slots: of the optimiser, as they are written.
+      average: moving average of the parameters, as it is written.
       vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one; None
         for none.
       described: by which checkpoint: the source, or what the target shall be like.
@@ -76,6 +78,7 @@ class Conversion:
     family: str
     parameters: Leaves
     slots: Leaves
+    average: Leaves
     vocabulary: str | None
     described: Checkpoint
 
@@ -94,11 +97,12 @@ class Conversion:
             is left behind.
         """
         with new_directory(path) as directory:
-            source, state = self.source, (directory, self.parameters)
+            source = self.source
+            kept = {"slots": self.slots, "average": self.average, "step": source.step}
             if self.format == "po_jax":
-                own.write(*state, slots=self.slots, step=source.step, about=source.about)
+                own.write(directory, self.parameters, **kept, about=source.about)
             elif self.format == "t5x":
-                t5x_legacy.write(*state, slots=self.slots, step=source.step)
+                t5x_legacy.write(directory, self.parameters, **kept)
                 source.about.write(directory)
             else:
                 self._write_hugging_face(directory)
@@ -106,6 +110,7 @@ class Conversion:
             written = open_checkpoint(directory)
             _require_same(self.parameters, written.parameters)
             _require_same(self.slots, written.slots)
+            _require_same(self.average, written.average)
 
     def _write_hugging_face(self, directory: epath.Path) -> None:
         hugging_face.write(
@@ -169,6 +174,7 @@ def plan(source: epath.PathLike, target: Target) -> Conversion:
         family=family,
         parameters=parameters,
         slots=checkpoint.slots if target.keep_slots else {},
+        average=checkpoint.average if target.keep_slots else {},
         vocabulary=vocabulary,
         described=described,
     )

@@ -30,6 +30,7 @@ class Checkpoint:
       format: `hugging_face`, `t5x` (legacy) or `orbax` (T5X's newer one and po_jax's own).
       parameters: by T5X's names, of named or stacked layers.
       slots: of Adafactor, "<path of the parameter>/v_row" and so on; empty where it has none.
+      average: moving average of the parameters; empty where it has none.
       step: of training; 0 where the checkpoint does not say.
       config: the network, where the checkpoint describes it.
       family: Hugging Face's model type, where the checkpoint names it.
@@ -40,6 +41,7 @@ class Checkpoint:
     format: str
     parameters: Leaves
     slots: Leaves
+    average: Leaves = dataclasses.field(default_factory=dict)
     step: int = 0
     config: T5Config | None = None
     family: str | None = None
@@ -122,13 +124,16 @@ def _training_state(path: epath.Path, format: str, leaves: Leaves) -> Checkpoint
         format,
         parameters,
         under("state/param_states/", "optimizer_state/param_states/"),
+        under("average/", "flax_mutables/average/"),
         step=0 if step is None else _whole_number(step),
     )
 
 
 def _whole_number(leaf: Leaf) -> int:
+    """A step; T5X's is of float32 in what a run saves that was resumed."""
     value = leaf.value()
-    if value.size != 1 or not np.issubdtype(value.dtype, np.integer) or value.item() < 0:
+    number = np.issubdtype(value.dtype, np.integer) or np.issubdtype(value.dtype, np.floating)
+    if value.size != 1 or not number or value.item() < 0 or value.item() % 1:
         raise ValueError(f"{leaf.where}: expected a step, a whole number, got {value!r:.60}")
     return int(value.item())
 

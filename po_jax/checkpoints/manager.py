@@ -10,7 +10,9 @@ import logging
 import math
 import os
 import shutil
+import time
 from typing import Any
+import uuid
 
 from etils import epath
 import jax
@@ -21,6 +23,7 @@ from po_jax import files, processes
 from po_jax.checkpoints import orbax, zarr
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.quiet import keep_quiet
+from po_jax.checkpoints.writing import state_writer
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +57,9 @@ class CheckpointManager:
         keep_quiet()
         self._directory = files.absolute(directory)
         _require_writable(self._directory)
+        _require_shared(self._directory)
         self._best = best
+        self._failure: Exception | None = None  # of a writer in the background
         policies = [preservation.LatestN(keep)]
         scored = {}
         if best is not None:
@@ -76,7 +81,7 @@ class CheckpointManager:
                     **scored,
                 ),
                 item_handlers={
-                    "state": ocp.StandardCheckpointHandler(),
+                    "state": state_writer(self._failed),
                     "progress": ocp.JsonCheckpointHandler(),
                 },
             )
@@ -114,6 +119,7 @@ class CheckpointManager:
         """
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         try:
+            self._await_writers()
             self._orbax.save(
                 step,
                 args=ocp.args.Composite(
@@ -124,6 +130,7 @@ class CheckpointManager:
                 custom_metadata=None if about is None else about.to_json(),
             )
         except Exception as error:
+            self._failed(error)
             raise self._save_failed(error) from error
         self._check_best(numbers)
 
@@ -148,14 +155,27 @@ class CheckpointManager:
           CheckpointError: if a save failed.
         """
         try:
+            self._await_writers()
             self._orbax.wait_until_finished()
         except Exception as error:
             raise self._save_failed(error) from error
 
     def close(self) -> None:
         """Waits for saves under way and lets go of the directory."""
+        if self._failure is not None and processes.count() > 1:
+            return  # Threads of Orbax wait for processes that will not come.
         self.wait()
         self._orbax.close()
+
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+
+    def _await_writers(self) -> None:
+        """Waits for the save under way; of several processes, one that failed does not."""
+        while processes.count() > 1 and self._orbax.is_saving_in_progress():
+            if self._failure is not None:
+                raise self._failure
+            time.sleep(0.02)
 
     def restore(self, like: State, about: About | None = None) -> tuple[int, State] | None:
         """The newest whole checkpoint and its step, or None where there is none.
@@ -238,7 +258,10 @@ class CheckpointManager:
     def _save_failed(self, error: Exception) -> CheckpointError:
         for half in self._directory.glob(f"*{UNFINISHED}"):
             files.remove_remains(half)
-        last = f"step {self.steps[-1]}" if self.steps else "none yet"
+        # Orbax counts what it has begun, too.
+        ends = (path.name.rpartition("_")[2] for path in self._directory.glob("checkpoint_*"))
+        whole = [int(end) for end in ends if end.isdigit()]
+        last = f"step {max(whole)}" if whole else "none yet"
         return CheckpointError(
             f"could not save to {self._directory}{_room(self._directory)}: "
             f"{zarr.reason(error)}; the last whole checkpoint is {last}"
@@ -262,6 +285,35 @@ def _require_writable(directory: epath.Path) -> None:
         raise ValueError(
             f"{directory}: expected a folder that can be written to, got: {reason}"
         ) from error
+
+
+def _require_shared(directory: epath.Path) -> None:
+    """Refuses a folder that is not one and the same to all processes."""
+    if processes.count() == 1:
+        return
+
+    def left() -> list[str]:
+        mark = directory / f".shared-{uuid.uuid4().hex}"
+        if processes.index() == 0:
+            mark.write_text("")
+        return [mark.name]
+
+    def seen() -> list[bool]:
+        for wait in (0.0, 0.5, 1.0, 2.0, 4.0):  # A file system of a network may show it late.
+            time.sleep(wait)
+            if mark.exists():
+                return [True]
+        return [False]
+
+    mark = directory / processes.gathered(left)[0]
+    there = processes.gathered(seen)
+    if processes.index() == 0:
+        mark.unlink(missing_ok=True)
+    if not all(there):
+        raise ValueError(
+            f"{directory}: expected a folder that all processes share, got one of its own on "
+            f"process {there.index(False)}: a run needs a shared file system, or a bucket"
+        )
 
 
 def _room(directory: epath.Path) -> str:

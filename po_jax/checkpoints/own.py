@@ -12,7 +12,13 @@ from po_jax.checkpoints.manager import CheckpointManager
 
 
 def write(
-    directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int, about: About
+    directory: epath.Path,
+    parameters: Leaves,
+    *,
+    slots: Leaves,
+    average: Leaves,
+    step: int,
+    about: About,
 ) -> None:
     """Writes `checkpoint_<step>` into an empty directory, which becomes a run's MODEL_DIR.
 
@@ -20,13 +26,14 @@ def write(
       directory: that exists.
       parameters: by their path in the parameter tree.
       slots: Adafactor's, "<path>/v_row" and so on; empty for a start without optimiser.
+      average: moving average of the parameters; empty for a run without one.
       step: of training.
       about: what is known of the checkpoint beside its arrays.
     """
     state: dict[str, Any] = {"step": np.int32(step), "params": _tree(parameters)}
     if slots:
         slot_state = {"step": np.int32(step), "param_states": _tree(slots)}
-        state |= {"optimizer_state": slot_state, "average": None}
+        state |= {"optimizer_state": slot_state, "average": _tree(average) or None}
     manager = CheckpointManager(directory)
     manager.save(step, state, about=about)
     manager.close()

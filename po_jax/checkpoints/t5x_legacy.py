@@ -81,17 +81,21 @@ def _stored(value: Any, name: str, index: epath.Path) -> zarr.Stored | None:
     return zarr.Stored(zarr.kvstore(directory), f"{directory}", sparse=sparse)
 
 
-def write(directory: epath.Path, parameters: Leaves, *, slots: Leaves, step: int) -> None:
+def write(
+    directory: epath.Path, parameters: Leaves, *, slots: Leaves, average: Leaves, step: int
+) -> None:
     """Writes T5X's legacy format into an empty directory.
 
     Args:
       directory: that exists; `new_directory` makes an all-or-nothing one.
       parameters: by their path in the parameter tree.
       slots: Adafactor's, "<path>/v_row" and so on; empty for a model without optimiser.
+      average: moving average of the parameters; empty for a run without one.
       step: of training, stored as T5X stores it.
     """
     named = {f"target/{name}": leaf for name, leaf in parameters.items()}
     named |= {f"state/param_states/{name}": leaf for name, leaf in slots.items()}
+    named |= {f"flax_mutables/average/{name}": leaf for name, leaf in average.items()}
     # No empty "param_states" without an optimiser: T5X takes an empty tree for an array.
     tree: dict[str, Any] = {"target": {}, "state": {"step": np.int32(step)}}
     for name in lazy.in_reading_order(named):

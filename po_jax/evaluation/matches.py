@@ -1,6 +1,6 @@
 """Every policy against every other: who wins, on the same prompts, judged in both orders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 from jaxtyping import Float
@@ -18,15 +18,20 @@ Matches = Mapping[tuple[str, str], Float[np.ndarray, "prompts orders"]]
 
 
 def judge_matches(
-    judge: Judge, prompts: Prompts, samples: Mapping[str, Samples], batch_size: int
+    judge: Judge,
+    prompts: Prompts,
+    samples: Mapping[str, Samples],
+    batch_size: int,
+    meetings: Iterable[tuple[str, str]] | None = None,
 ) -> Matches:
-    """Asks about every pair of policies.
+    """Asks about pairs of policies.
 
     Args:
       judge: it is asked `batch_size` rows at a time, so that it compiles once.
       prompts: the held-out prompts.
       samples: what each policy answered to them.
       batch_size: rows a question; all the questions of a pair are begun before an answer is due.
+      meetings: the pairs of policies; None for all.
 
     Raises:
       ValueError: if there are fewer than two policies, or one did not answer every prompt once.
@@ -41,7 +46,7 @@ def judge_matches(
             )
     return {
         (a, b): _match(judge, prompts, samples[a], samples[b], batch_size)
-        for a, b in combinations(samples, 2)
+        for a, b in (combinations(samples, 2) if meetings is None else meetings)
     }
 
 

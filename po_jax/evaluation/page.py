@@ -13,8 +13,11 @@ CAPTIONS = {
     "win_rate_matrix": "Every policy against every other",
     "win_rates_over_reference": "Win rate over the start",
     "win_rate_against_kl": "What was gained, and how far the policy moved for it",
+    "along_training": "Along the training",
+    "training_curves": "What the runs recorded while they trained",
 }
 
+OF_TRAINING = ("along_training", "training_curves")
 MANY = 5  # policies beyond which the matrix takes the page's whole width
 
 STYLE = """
@@ -32,6 +35,7 @@ p.note, figcaption, .faint { color: var(--faint); font-size: .9rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
 .figures figure:first-child { grid-row: span 2; display: flex; flex-direction: column; }
 .figures.many figure:first-child { grid-column: 1 / -1; grid-row: auto; }
+.wide { display: grid; gap: 1rem; }
 figure img { width: 100%; margin: auto 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -95,8 +99,9 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 {_lead(report)}
 <h2>Win rates</h2>
 <div class="figures{" many" if len(report["policies"]) > MANY else ""}">
-{"".join(_figure(name, text) for name, text in figures.items())}
+{_pictures({name: svg for name, svg in figures.items() if name not in OF_TRAINING})}
 </div>
+{_training({name: svg for name, svg in figures.items() if name in OF_TRAINING})}
 <h2>The figures</h2>
 {_table(report)}
 <h2>Side by side</h2>
@@ -126,8 +131,8 @@ def _lead(report: Report) -> str:
             "would tell.</p>"
         )
     return f"""<p class="lead"><b>{escape(best)}</b>{chosen} {verb} <b>{escape(reference)}</b>:
-win rate {_percent(rate["mean"])} (95% interval {_percent(rate["low"])} to
-{_percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>{caution}
+win rate {percent(rate["mean"])} (95% interval {percent(rate["low"])} to
+{percent(rate["high"])}) on {report["prompts"]} held-out prompts{kl}.</p>{caution}
 {_judge(report["judge"])}"""
 
 
@@ -145,16 +150,25 @@ def _judge(judge: Mapping[str, Any]) -> str:
             )
         orders = f"It was asked in both orders, and {favour}."
         if judge.get("flips") is not None:
-            orders += f" {_percent(judge['flips'])} of its verdicts turn round with the order."
+            orders += f" {percent(judge['flips'])} of its verdicts turn round with the order."
     note = f'<p class="note">Judge: {escape(judge["name"])}. {orders}</p>'
     if "calls" in judge:
         note += f'\n<p class="note">Calls: {escape(str(CallRecord(**judge["calls"])))}.</p>'
     return note
 
 
-def _figure(name: str, text: str) -> str:
-    data = base64.b64encode(text.encode()).decode()
-    caption = escape(CAPTIONS.get(name, name))
+def _training(figures: Mapping[str, str]) -> str:
+    return f'<h2>Training</h2>\n<div class="wide">{_pictures(figures)}</div>' if figures else ""
+
+
+def _pictures(figures: Mapping[str, str]) -> str:
+    return "".join(picture(CAPTIONS.get(name, name), svg) for name, svg in figures.items())
+
+
+def picture(caption: str, svg: str) -> str:
+    """A figure with its caption, which holds the picture itself."""
+    data = base64.b64encode(svg.encode()).decode()
+    caption = escape(caption)
     return (
         f"<figure><figcaption>{caption}</figcaption>"
         f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}"></figure>\n'
@@ -165,6 +179,8 @@ def _table(report: Report) -> str:
     rouge = report.get("rouge", {})
     measures = list(next(iter(rouge.values()), {}))
     heads = ["policy", f"win rate over {report['reference']}", "ties", "KL (nats)"]
+    regulariser = report.get("regulariser", {})
+    heads += ["E[h²] / 2"] if regulariser else []
     heads += [measure.replace("rouge", "ROUGE-") for measure in measures]
     metrics = report.get("metrics", {})
     own = list(dict.fromkeys(metric for values in metrics.values() for metric in values))
@@ -177,30 +193,34 @@ def _table(report: Report) -> str:
         kl = report["kl"].get(name)
         cells = [f"<b>{escape(name)}</b>"]
         cells += (
-            [f"{_percent(rate['mean'])} {_interval(rate)}", _percent(rate["ties"])]
+            [f"{percent(rate['mean'])} {interval(rate)}", percent(rate["ties"])]
             if rate
             else ["–", "–"]
         )
         cells.append(
             f"{kl['mean']:z.2f} <small>± {kl['standard_error']:.2f}</small>" if kl else "–"
         )
+        if regulariser:
+            own_half = regulariser.get(name)
+            cells.append(f"{own_half['mean']:.2f}" if own_half else "–")
         cells += [f"{rouge[name][measure]['mean']:.1f}" for measure in measures]
         cells += [
             f"{metrics[name][metric]:z.4g}" if metric in metrics[name] else "" for metric in own
         ]
         controlled = by_length.get(name, {}).get("length_controlled")
-        cells.append(
-            f"{_percent(controlled['mean'])} {_interval(controlled)}" if controlled else "–"
-        )
+        cells.append(f"{percent(controlled['mean'])} {interval(controlled)}" if controlled else "–")
         cells.append(f"{report['length'][name]['mean']:.1f}")
-        cells.append(_percent(report["eos_rate"][name]))
+        cells.append(percent(report["eos_rate"][name]))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    note = ""
+    if report.get("best_of"):
+        note = " KL of a best of n: log n − (n − 1)/n, which it does not exceed."
     return f"""<div class="card scroll"><table>
 <thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
 <p class="note">Brackets: 95% intervals over prompts. ±: standard error.
 ROUGE: F-measure × 100. At equal length: the win rate that a regression on the
-difference of lengths predicts at none.</p>"""
+difference of lengths predicts at none.{note}</p>"""
 
 
 def _example(example: Mapping[str, Any], report: Report) -> str:
@@ -234,9 +254,11 @@ def _badge(preference: float | None) -> str:
     return f'<span class="badge {outcome}">{shown}</span>'
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in percent."""
     return f"{100 * value:.1f}%"
 
 
-def _interval(rate: Mapping[str, Any]) -> str:
+def interval(rate: Mapping[str, Any]) -> str:
+    """The interval of a share, in percent, in brackets."""
     return f"<small>[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]</small>"

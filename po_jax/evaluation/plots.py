@@ -1,9 +1,10 @@
-"""Figures of a report: the win-rate matrix, win rates over the reference, and their price in KL."""
+"""Figures of a report: who beats whom, at what price in KL, and how the training went."""
 
 import io
 from itertools import cycle, product
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -18,7 +19,7 @@ MARKERS = ("o", "s", "^", "D")  # another one each time that the colours begin a
 def win_rate_matrix(report: Report) -> Figure:
     """How often the row's policy is preferred to the column's, in percent with 95% intervals."""
     names, rates = report["policies"], report["win_rate"]
-    labels = list(map(_plain, names))
+    labels = list(map(plain, names))
     mean = np.full((len(names), len(names)), np.nan)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -93,14 +94,14 @@ def win_rates_over_reference(report: Report) -> Figure:
     axes.axvline(50, color=INK, linewidth=1)
     edges = [100 * rate[key] for rate in rates for key in ("low", "high")]
     axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
-    axes.set_yticks(range(len(names)), map(_plain, names))
+    axes.set_yticks(range(len(names)), map(plain, names))
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.tick_params(length=0, labelsize=11)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"preferred to {_plain(reference)}, with 95% interval", color=FAINT)
+    axes.set_xlabel(f"preferred to {plain(reference)}, with 95% interval", color=FAINT)
     return figure
 
 
@@ -121,7 +122,7 @@ def win_rate_against_kl(report: Report) -> Figure:
     few = len(names) < 4
     (axes if few else figure).legend(
         points,
-        [_plain(name) for name in (reference, *names)],
+        [plain(name) for name in (reference, *names)],
         loc="upper left" if few else "outside right upper",
         frameon=False,
         labelcolor="linecolor",
@@ -129,23 +130,67 @@ def win_rate_against_kl(report: Report) -> Figure:
     )
     axes.margins(x=0.1, y=0.1)
     axes.yaxis.set_major_formatter("{x:.0f}%")
-    axes.tick_params(length=0)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"KL to {_plain(reference)}, nats a completion", color=FAINT)
-    axes.set_ylabel(f"preferred to {_plain(reference)}", color=FAINT)
+    plainly(axes, f"KL to {plain(reference)}, nats a completion")
+    axes.set_ylabel(f"preferred to {plain(reference)}", color=FAINT)
+    return figure
+
+
+def along_training(report: Report) -> Figure:
+    """Win rate over the reference and KL to it, of checkpoints along the training of each run."""
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained", facecolor="white")
+    above, beside = figure.subplots(1, 2)
+    above.axhline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    for (name, stops), colour in zip(report["along"].items(), cycle(PALETTE), strict=False):
+        steps = [stop["step"] for stop in stops]
+        for axes, key, scale in ((above, "win_rate", 100.0), (beside, "kl", 1.0)):
+            mean, low, high = (
+                [scale * stop[key][part] for stop in stops] for part in ("mean", "low", "high")
+            )
+            axes.plot(steps, mean, "o-", color=colour, markersize=4, label=plain(name))
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    reference = plain(report["reference"])
+    above.yaxis.set_major_formatter("{x:.0f}%")
+    above.set_ylabel(f"preferred to {reference}", color=FAINT)
+    beside.set_ylabel(f"KL to {reference}, nats", color=FAINT)
+    for axes in (above, beside):
+        plainly(axes, "step")
+    above.legend(frameon=False)
+    return figure
+
+
+def training_curves(report: Report) -> Figure:
+    """What the runs recorded while they trained: one panel for each quantity."""
+    names = list(dict.fromkeys(name for run in report["training"].values() for name in run))
+    figure = Figure(figsize=(9.0, 2.6 * -(-len(names) // 2)), layout="constrained")
+    panels = iter(figure.subplots(-(-len(names) // 2), 2, squeeze=False).flat)
+    for name, axes in zip(names, panels, strict=False):
+        for (run, curves), colour in zip(report["training"].items(), cycle(PALETTE), strict=False):
+            if name in curves:
+                curve = curves[name]
+                axes.plot(curve["step"], curve["value"], color=colour, label=plain(run))
+        axes.set_title(name.replace("_", " ").replace("/", ": "), color=FAINT, fontsize=10)
+        plainly(axes, "step")
+    for axes in panels:  # one is left of an odd number
+        axes.set_axis_off()
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+    )
     return figure
 
 
 def figures(report: Report) -> dict[str, Figure]:
     """Every figure by its file name, without suffix."""
-    found = {
-        "win_rate_matrix": win_rate_matrix(report),
-        "win_rates_over_reference": win_rates_over_reference(report),
-    }
+    found = {}
+    if all(len(rates) == len(report["policies"]) - 1 for rates in report["win_rate"].values()):
+        found["win_rate_matrix"] = win_rate_matrix(report)
+    found["win_rates_over_reference"] = win_rates_over_reference(report)
     if report["kl"]:
         found["win_rate_against_kl"] = win_rate_against_kl(report)
+    if report["along"]:
+        found["along_training"] = along_training(report)
+    if report["training"]:
+        found["training_curves"] = training_curves(report)
     return found
 
 
@@ -155,9 +200,10 @@ def write_png(figure: Figure, path: Path) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG text that needs no font and no file."""
+    """A figure as SVG text that needs no font and no file; the same figure is the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "po_jax"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -166,7 +212,16 @@ def _figure(width: float, height: float):
     return figure, figure.add_subplot()
 
 
-def _plain(name: str) -> str:
+def plainly(axes, x: str) -> None:
+    """The looks of all panels that are lines over something."""
+    axes.tick_params(length=0)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(x, color=FAINT)
+
+
+def plain(name: str) -> str:
     """A name to be shown as it is: matplotlib reads what stands between dollars as mathematics."""
     return name.replace("$", r"\$")
 

@@ -2,28 +2,35 @@
 
 win_rate -> policy -> opponent -> mean, low, high, n, ties
 kl       -> policy -> mean, standard_error, low, high, n     (to the reference policy)
+regulariser -> policy -> as kl                               (E[h^2] / 2 under mu, if asked for)
 rouge    -> policy -> rouge1, rouge2, rougeL -> as kl        (in [0, 100]; if answers are known)
 metrics  -> policy -> name -> number                         (the task's own, if it has some)
 length   -> policy -> as kl                                  (tokens, EOS included)
 eos_rate -> policy -> number in [0, 1]
 by_length -> policy -> nearly_equal, length_controlled: its win rate over the reference policy where
             answers are nearly of one length, and as a regression predicts it for such; or null
+best_of  -> policy -> n                                      (the best of the reference's n)
+along    -> run -> list of step, policy, win_rate, kl, length, regulariser, one a checkpoint
+training -> policy -> name -> steps, values                  (what its run recorded on the way)
 judge    -> name, position_bias and flips or null, and calls, what became of them, if it was called
 examples -> list of prompt, answers, completions, preference over the reference policy
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+import dataclasses
 from dataclasses import asdict, dataclass
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-from po_jax.evaluation.intervals import Mean, mean_interval
+from po_jax.evaluation.along import Stop
+from po_jax.evaluation.intervals import Mean, WinRate, mean_interval
 from po_jax.evaluation.lengths import length_controlled, nearly_equal
 from po_jax.evaluation.matches import Matches, flips, position_bias, win_rates
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples
+from po_jax.evaluation.training_curves import Curves
 from po_jax.judges import CallRecord
 
 Report = dict[str, Any]
@@ -43,8 +50,13 @@ class Findings:
       judge: who judged.
       calls: what became of the judge's calls, if it is a function.
       kl: by policy, from `po_jax.evaluation.samples.sequence_kl`.
+      regulariser: by policy, from `po_jax.evaluation.samples.offline_regulariser`.
       rouge: by policy and measure, in [0, 100].
       metrics: by policy and name.
+      best_of: by policy, of how many completions of the reference it is the best.
+      runs: checkpoints along the training of a run, by its name; all but the last of them met
+        nobody but the reference.
+      training: by policy, what its run recorded.
 
     Raises:
       ValueError: if `reference` is not among the policies.
@@ -57,8 +69,12 @@ class Findings:
     judge: str
     calls: CallRecord | None = None
     kl: Mapping[str, Mean] | None = None
+    regulariser: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
     rouge: Mapping[str, Mapping[str, Mean]] | None = None
     metrics: Mapping[str, Mapping[str, float]] | None = None
+    best_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    runs: Mapping[str, Sequence[Stop]] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Curves] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.reference not in self.samples:
@@ -66,6 +82,12 @@ class Findings:
                 f"Findings: expected reference to be one of {list(self.samples)}, got "
                 f"{self.reference!r}"
             )
+
+    @property
+    def policies(self) -> list[str]:
+        """All but the checkpoints on the way of a run."""
+        on_the_way = {stop.policy for stops in self.runs.values() for stop in stops[:-1]}
+        return [name for name in self.samples if name not in on_the_way]
 
 
 def build_report(
@@ -78,7 +100,8 @@ def build_report(
       examples: how many prompts to show side by side, evenly spaced: not chosen by outcome.
       config: whatever a reader needs to repeat this; shown as it is.
     """
-    samples = findings.samples
+    names = findings.policies
+    samples = {name: findings.samples[name] for name in names}
     judge: dict[str, Any] = {
         "name": findings.judge,
         "position_bias": position_bias(findings.matches),
@@ -86,36 +109,62 @@ def build_report(
     }
     if findings.calls is not None:
         judge["calls"] = asdict(findings.calls)
+    rates = win_rates(findings.matches)
     report: Report = {
         "prompts": len(findings.prompts),
-        "policies": list(samples),
+        "policies": names,
         "reference": findings.reference,
         "judge": judge,
         "win_rate": {
-            name: {opponent: asdict(rate) for opponent, rate in against.items()}
-            for name, against in win_rates(findings.matches).items()
+            name: {other: asdict(rate) for other, rate in rates[name].items() if other in names}
+            for name in names
         },
-        "kl": {name: asdict(value) for name, value in (findings.kl or {}).items()},
+        "kl": _each(findings.kl or {}, names),
+        "regulariser": _each(findings.regulariser, names),
         "length": {
             name: asdict(mean_interval(sample.lengths())) for name, sample in samples.items()
         },
         "eos_rate": {name: float(sample.ended.mean()) for name, sample in samples.items()},
     }
     report["by_length"] = _by_length(findings)
+    report["best_of"] = dict(findings.best_of)
+    report["along"] = {
+        run: [_stop(stop, findings, rates) for stop in stops]
+        for run, stops in findings.runs.items()
+    }
+    report["training"] = {
+        name: findings.training[name] for name in names if name in findings.training
+    }
     if findings.rouge is not None:
-        report["rouge"] = {
-            name: {measure: asdict(value) for measure, value in scores.items()}
-            for name, scores in findings.rouge.items()
-        }
+        report["rouge"] = {name: _each(findings.rouge[name]) for name in names}
     if findings.metrics is not None:
         # A metric without an observation, such as an accuracy where all labels tie, is nan.
         report["metrics"] = {
-            name: {metric: value for metric, value in values.items() if math.isfinite(value)}
-            for name, values in findings.metrics.items()
+            name: {m: value for m, value in findings.metrics[name].items() if math.isfinite(value)}
+            for name in names
         }
     report["examples"] = _examples(findings, examples)
     report["config"] = dict(config or {})
     return report
+
+
+def _each(figures: Mapping[str, Mean], names: Collection[str] | None = None) -> dict[str, Any]:
+    return {name: asdict(x) for name, x in figures.items() if names is None or name in names}
+
+
+def _stop(
+    stop: Stop, findings: Findings, rates: Mapping[str, Mapping[str, WinRate]]
+) -> dict[str, Any]:
+    """A checkpoint on the way of a run against the reference."""
+    name = stop.policy
+    found = {
+        "win_rate": rates[name][findings.reference],
+        "kl": (findings.kl or {}).get(name),
+        "regulariser": findings.regulariser.get(name),
+        "length": mean_interval(findings.samples[name].lengths()),
+    }
+    known = {key: asdict(value) for key, value in found.items() if value is not None}
+    return {"step": stop.step, "policy": name, **known}
 
 
 def _examples(findings: Findings, count: int) -> list[dict[str, Any]]:
@@ -126,8 +175,12 @@ def _examples(findings: Findings, count: int) -> list[dict[str, Any]]:
         {
             "prompt": prompts.inputs[i],
             "answers": [] if answers is None else list(answers[i]),
-            "completions": {name: sample.text[i] for name, sample in findings.samples.items()},
-            "preference": {name: float(value[i]) for name, value in over_reference.items()},
+            "completions": {name: findings.samples[name].text[i] for name in findings.policies},
+            "preference": {
+                name: float(value[i])
+                for name, value in over_reference.items()
+                if name in findings.policies
+            },
         }
         for i in range(0, len(prompts), stride)[:count]
     ]
@@ -138,6 +191,8 @@ def _by_length(findings: Findings) -> dict[str, dict[str, Any]]:
     other = lengths[findings.reference]
     found = {}
     for name, preference in _preference_over(findings.matches, findings.reference).items():
+        if name not in findings.policies:
+            continue
         rates = {
             "nearly_equal": nearly_equal(preference, lengths[name], other),
             "length_controlled": length_controlled(preference, lengths[name] - other),

@@ -62,3 +62,21 @@ def sequence_kl(samples: Samples) -> Mean:
     if samples.policy_logprob is None or samples.reference_logprob is None:
         raise ValueError("sequence_kl: expected samples with log pi and log mu, got one missing")
     return mean_interval(kl_k1(samples.policy_logprob, samples.reference_logprob))
+
+
+def offline_regulariser(rollout: Rollout) -> Mean:
+    """E[h^2] / 2 over pairs that mu drew: what offline losses regularise by, in place of the KL.
+
+    It is half the variance of log pi(y) - log mu(y) over pairs, so for each prompt its variance
+    under mu (arXiv 2402.05749, section 4).
+
+    Args:
+      rollout: two completions of each prompt, in host memory, both drawn from mu, its partner.
+
+    Raises:
+      ValueError: if log mu is unknown.
+    """
+    if rollout.partner_logprob is None:
+        raise ValueError("offline_regulariser: expected a rollout with log mu, got none")
+    log_ratio = (rollout.policy_logprob - rollout.partner_logprob).sum(axis=-1)
+    return mean_interval(0.5 * np.square(log_ratio[:, 0] - log_ratio[:, 1]))

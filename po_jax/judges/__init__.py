@@ -11,6 +11,7 @@ from po_jax.judges.learned import LearnedJudge, trained_judge
 from po_jax.judges.models import PreferenceModel, RewardModel
 from po_jax.judges.other_vocabulary import OtherVocabularyJudge
 from po_jax.judges.rouge import RougeJudge
+from po_jax.judges.tournament import ask_about_all, best_and_worst
 
 __all__ = [
     "CallFailed",
@@ -30,5 +31,7 @@ __all__ = [
     "RewardModel",
     "RougeJudge",
     "ask",
+    "ask_about_all",
+    "best_and_worst",
     "trained_judge",
 ]

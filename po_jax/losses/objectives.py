@@ -71,6 +71,12 @@ def rlhf(
     )
 
 
+def likelihood(policy: Float[Array, "batch 2"], batch: PreferenceBatch) -> Float[Array, " batch"]:
+    """-log pi(y1): fine-tuning on the first of each pair, a feed's best of several candidates."""
+    del batch
+    return -policy[:, 0]
+
+
 def slic_hf(
     policy: Float[Array, "batch 2"],
     batch: PreferenceBatch,

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 import html
-from pathlib import Path
 import uuid
 
+from etils import epath
+
+from po_jax import files
 from po_jax.reporting.writers import Folder
 
 
@@ -17,7 +19,8 @@ class WeightsAndBiases:
     Offline, wandb writes blocks of 32 KiB, and a kill loses the one that it was filling.
 
     Args:
-      directory: of the run, and of wandb's local files; made if absent.
+      directory: of the run, and of wandb's own files; made if absent. Where it is a bucket, wandb
+        keeps its files where it does by default, or where `WANDB_DIR` says.
       step: that the run goes on from; not needed here.
       project: to file the run under.
       entity: user or team it belongs to; None for the user's default.
@@ -44,16 +47,16 @@ class WeightsAndBiases:
                 "WeightsAndBiases: expected the package wandb, got none: "
                 "install po_jax[wandb], or leave this writer out"
             ) from error
-        folder = Path(directory)
+        folder = files.absolute(directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._html = wandb.Html
         self._run = wandb.init(
             project=project,
             entity=entity,
-            name=name or folder.resolve().name,
+            name=name or folder.name,
             id=_run_id(folder / "wandb_id"),
             resume="allow",
-            dir=str(folder),
+            dir=None if files.in_bucket(folder) else str(folder),
             reinit="create_new",  # another run of this process is left alone
         )
         # wandb's own step only grows, and drops records of a lower one; ours is an axis beside it.
@@ -69,7 +72,7 @@ class WeightsAndBiases:
         self._run.log({"step": step, f"{name}/text": self._html(f"<pre>{html.escape(text)}</pre>")})
 
 
-def _run_id(path: Path) -> str:
+def _run_id(path: epath.Path) -> str:
     """The id in the file, or a new one, then kept there."""
     if not path.exists():
         path.write_text(uuid.uuid4().hex)

@@ -11,6 +11,7 @@ from etils import epath
 from po_jax import files, processes
 
 Folder = str | os.PathLike
+METRICS, TEXTS = "metrics.jsonl", "texts.jsonl"
 
 
 @runtime_checkable
@@ -49,7 +50,7 @@ class JsonLines:
     def __init__(self, directory: Folder, step: int | None = None):
         folder = epath.Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        self._metrics, self._texts = folder / "metrics.jsonl", folder / "texts.jsonl"
+        self._metrics, self._texts = folder / METRICS, folder / TEXTS
         if step is not None:
             for path in (self._metrics, self._texts):
                 _drop_after(step, path)

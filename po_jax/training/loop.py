@@ -23,6 +23,7 @@ from po_jax.reporting.clock import StageClock
 from po_jax.reporting.progress import Progress
 from po_jax.reporting.reporter import NonFiniteLoss, Reporter
 from po_jax.reporting.writers import JsonLines, Maker, writers_of
+from po_jax.training.early_stopping import EarlyStopping
 from po_jax.training.held_out import Evaluation
 from po_jax.training.made_from import Origin, describe
 from po_jax.training.randomness import root_key
@@ -88,6 +89,7 @@ class Trainer:
       log_period: steps between records of metrics.
       eval_period: steps between evaluations; the first is of the start, the last of the end.
       save_period: steps between checkpoints; the last step is always saved.
+      early_stopping: ends the run before `total_steps`, by its evaluations; None for never.
       started: called after the first step of this process.
       bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
@@ -112,6 +114,7 @@ class Trainer:
     log_period: int = 10
     eval_period: int = 100
     save_period: int = 1000
+    early_stopping: EarlyStopping | None = None
     started: Callable[[], None] = lambda: None
     bound: Callable[[Callable], Mapping[str, Any]] = lambda function: {}
 
@@ -119,6 +122,8 @@ class Trainer:
         for name in ("total_steps", "log_period", "eval_period", "save_period"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
+        if self.early_stopping is not None and not self.evaluations:
+            raise ValueError("Trainer.early_stopping: expected evaluations to go by, got none")
         root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
 
@@ -194,6 +199,7 @@ class _Training:
         progress = self._manager.progress(self._first) if self._first else {"evaluated": False}
         # Whether the evaluation that is due at this step has been done and recorded.
         self._evaluated = progress.get("evaluated", True)
+        self._followed = progress.get("early_stopping")
         self._evaluations = {name: make(run) for name, make in (trainer.evaluations or {}).items()}
         self._train_step = make_train_step(
             trainer.model,
@@ -231,6 +237,8 @@ class _Training:
         trainer, reporter = self._trainer, self._reporter
         if self._first >= trainer.total_steps:
             reporter.note(f"already at step {self._first} of {trainer.total_steps}")
+        elif self._over:
+            reporter.note(f"already ended at step {self._first}: {self._why}")
         elif self._first:
             reporter.note(f"resuming from step {self._first} of {trainer.model_dir}")
         try:
@@ -259,10 +267,26 @@ class _Training:
     def _take_steps(self) -> None:
         if not self._evaluated:
             self._end_step()  # at step 0: how the start does
-        while self._step < self._trainer.total_steps:
+        while not self._over:
             check()
             self._take_step()
             self._end_step()
+        if self._first < self._step < self._trainer.total_steps:
+            self._reporter.note(f"ended at step {self._step}: {self._why}")
+
+    @property
+    def _over(self) -> bool:
+        early = self._trainer.early_stopping
+        if self._step >= self._trainer.total_steps:
+            return True
+        return early is not None and self._evaluated and early.ended(self._followed)
+
+    @property
+    def _why(self) -> str:
+        """Why it ended early."""
+        early = self._trainer.early_stopping
+        assert early is not None and self._followed is not None  # or it would not be over
+        return early.reason(self._followed)
 
     def _take_step(self) -> None:
         batch, facts = self._feed.batch(self._step, self.state, self._clock)
@@ -283,7 +307,11 @@ class _Training:
         if self._evaluations and (last or self._step % trainer.eval_period == 0):
             self._evaluated = False
             results = self._evaluate()
+            if trainer.early_stopping is not None:
+                known = trainer.early_stopping.follow(self._followed, self._step, results)
+                self._followed = processes.gathered(lambda: [known])[0]  # all go by the first's
         self._evaluated = True
+        last = self._over
         if last:
             self._reporter.flush()
         if last or (self._step and self._step % trainer.save_period == 0):
@@ -309,6 +337,8 @@ class _Training:
         if self._step not in self._manager.steps:
             self._feed.save()
             progress = {"evaluated": self._evaluated, **self._reporter.progress()}
+            if self._followed is not None:
+                progress["early_stopping"] = self._followed
             about = self._trainer.model.about()
             self._manager.save(self._step, self.state, results, about, progress)
 

@@ -130,9 +130,10 @@ class Origin:
           load: the parameters of the start, in the reference's dtype.
 
         Raises:
-          ValueError: naming what differs, with both values.
+          ValueError: naming what differs, with both values; be it from what another process has.
         """
         facts = json.loads(json.dumps(facts))
+        processes.alike(facts)
         recorded, self._record = self._record, {"start": self._start, **facts}
         if not self._begun:
             return
@@ -147,6 +148,7 @@ class Origin:
     def begin(self, params: Params) -> None:
         """Records a run that begins with these parameters, in the reference's dtype."""
         self._start = {**(self._start or {"path": None}), "fingerprint": fingerprint(params)}
+        processes.alike({"the start": self._start})
         self._record = {**(self._record or {}), "start": self._start}
         self._write()
 
@@ -197,11 +199,9 @@ class Origin:
         return start | {k: v for k, v in (recorded or {}).items() if k == "fingerprint"}
 
     def _compare(self, recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        before = _flat({name: value for name, value in recorded.items() if name != "start"})
-        now = _flat(facts)
-        for name in [*before, *(name for name in now if name not in before)]:
-            if before.get(name) != now.get(name):
-                raise ValueError(_differs(self._directory, name, before.get(name), now.get(name)))
+        before = {name: value for name, value in recorded.items() if name != "start"}
+        if found := processes.difference(before, facts):
+            raise ValueError(_differs(self._directory, *found))
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -220,18 +220,6 @@ def _differs(directory: str, name: str, before: Any, now: Any) -> str:
         f"{directory} was made with {name} {before!r}: expected the same "
         f"to go on, got {now!r} (another run needs another MODEL_DIR)"
     )
-
-
-def _flat(tree: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of a JSON tree by their paths."""
-    if isinstance(tree, list):
-        tree = {str(index): value for index, value in enumerate(tree)}
-    if not isinstance(tree, dict):
-        return {name: tree}
-    found = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{name}.{key}" if name else key)
-    return found
 
 
 def _real(path: epath.PathLike) -> str:

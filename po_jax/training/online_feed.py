@@ -2,7 +2,8 @@
 
 Which pairs an algorithm learns from is told by two weights and a partner: each completion is drawn
 from the geometric mixture pi^(1 - beta) partner^beta, with its own beta. So (0, 0) is (pi, pi), the
-second alone at 1 is (pi, mu), and (0, beta) is Nash-MD's pair.
+second alone at 1 is (pi, mu), and (0, beta) is Nash-MD's pair. Or more are drawn, and the pair is
+the best and the worst of them.
 """
 
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 
 from po_jax.data.corpus import Batch, Batches
 from po_jax.interruption import check
-from po_jax.judges import Judge, Judgement, Pairs, ask
+from po_jax.judges import Judge, Judgement, Pairs, ask, ask_about_all, best_and_worst
 from po_jax.language_model import LanguageModel
 from po_jax.logprobs import kl_k1, sequence_logprob
 from po_jax.metrics import Mean, Metrics
@@ -44,11 +45,13 @@ class OnlineFeed:
       against_average: the partner is the train state's moving average of pi, in place of mu.
       missing_eos_penalty: taken from the preference for a completion that was cut off before its
         EOS, in [0, 1], and from its reward.
+      candidates: completions of each prompt, all judged against each other, of which y1 is the best
+        and y2 the worst; at least 2, drawn with equal betas. None for two, as they were drawn.
       pieces: parts that a batch is sampled in, one after the other, so that a judge on the host
         reads one while the devices draw the next.
 
     Raises:
-      ValueError: on a weight, strategy, penalty or number of pieces out of range.
+      ValueError: on a weight, strategy, penalty or number of candidates or pieces out of range.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class OnlineFeed:
         betas: tuple[Weight, Weight] | None,
         against_average: bool = False,
         missing_eos_penalty: float = 0.0,
+        candidates: int | None = None,
         pieces: int = 1,
     ):
         if betas is None:
@@ -80,6 +84,11 @@ class OnlineFeed:
                 "OnlineFeed.missing_eos_penalty: expected a share in [0, 1], got "
                 f"{missing_eos_penalty}"
             )
+        if candidates is not None and (candidates < 2 or betas[0] != betas[1]):
+            raise ValueError(
+                "OnlineFeed.candidates: expected 2 or more, drawn with equal betas, got "
+                f"{candidates} with betas {betas}"
+            )
         if pieces < 1:
             raise ValueError(f"OnlineFeed.pieces: expected at least 1, got {pieces}")
         self._run = run
@@ -89,6 +98,7 @@ class OnlineFeed:
         self._betas = betas
         self._against_average = against_average
         self._penalty = missing_eos_penalty
+        self._candidates = candidates
         self._pieces = pieces
 
     def made_from(self) -> dict[str, Any]:
@@ -99,6 +109,7 @@ class OnlineFeed:
             "betas": self._betas,
             "against_average": self._against_average,
             "missing_eos_penalty": self._penalty,
+            **({} if self._candidates is None else {"candidates": self._candidates}),
             "pieces": self._pieces,
         }
 
@@ -120,7 +131,7 @@ class OnlineFeed:
         with self._run.partitioner.activate():
             batch, metrics = make_batch(
                 self._run.language_model,
-                tuple(index for index, beta in enumerate(self._betas) if beta == 0),
+                self._from_policy,
                 self._run.reference if self._must_score else None,
                 _join(rollouts),
                 self._run.partitioner.distribute(judgement),
@@ -141,6 +152,13 @@ class OnlineFeed:
         return self._against_average or not self._mixes
 
     @property
+    def _from_policy(self) -> tuple[int, ...]:
+        """Which of the pair are fair draws from the policy: what was chosen is none."""
+        if self._candidates is not None:
+            return ()
+        return tuple(index for index, beta in enumerate(self._betas) if beta == 0)
+
+    @property
     def _mixes(self) -> bool:
         return any(beta != 0 for beta in self._betas)
 
@@ -150,6 +168,8 @@ class OnlineFeed:
         partner = None
         if self._mixes:
             partner = state.average if self._against_average else self._run.reference
+        if self._candidates is not None:
+            betas = betas[:1] * self._candidates
         key = purpose_key(self._run.key, step, "sampling")
         return [
             self._sampler.draw(state.params, partner, prompt, betas, jax.random.fold_in(key, index))
@@ -158,14 +178,17 @@ class OnlineFeed:
 
     def _judge(self, host: Batch, rollouts: list[Rollout]) -> Judgement:
         rows = np.split(np.arange(len(host.valid)), self._pieces)
-        asked = [
-            ask(
-                self._annotator,
-                Pairs(rollout.prompt, rollout.completion, rollout.mask, host.text_rows(part)),
-            )
-            for part, rollout in zip(rows, rollouts, strict=True)
-        ]
-        return _join([answer().replace(by_order=None) for answer in asked])
+        asked = []
+        for part, rollout in zip(rows, rollouts, strict=True):
+            entrants = (rollout.prompt, rollout.completion, rollout.mask, host.text_rows(part))
+            if self._candidates is None:
+                asked.append(ask(self._annotator, Pairs(*entrants)))
+            else:
+                asked.append(ask_about_all(self._annotator, *entrants))
+        answers = [answer() for answer in asked]
+        if self._candidates is not None:
+            return Judgement(_join(answers))
+        return _join([answer.replace(by_order=None) for answer in answers])
 
 
 def _join(pieces: list[Any]) -> Any:
@@ -196,11 +219,14 @@ def make_batch(
       model: language model of the reference, static.
       from_policy: which completions were drawn from the policy alone, static.
       reference: parameters of mu, to score with; None where the rollout's partner is mu.
-      rollout: two completions of each prompt.
-      judgement: P(y1 > y2), and rewards if the judge has them.
+      rollout: two completions of each prompt, or k candidates.
+      judgement: P(y1 > y2), and rewards if the judge has them; of candidates [batch, k, k].
       missing_eos_penalty: see `OnlineFeed`.
       step: updates so far.
     """
+    entropy = Mean.of(-sequence_logprob(rollout.behaviour_logprob, rollout.mask))
+    if judgement.preference.ndim == 3:
+        rollout, judgement = best_pair(rollout, judgement)
     mask = rollout.mask
     if reference is None:
         reference_logprob = rollout.partner_logprob
@@ -219,14 +245,22 @@ def make_batch(
         reward,
         jnp.broadcast_to(step, preference.shape),
     )
-    metrics = {
-        "entropy": Mean.of(-sequence_logprob(rollout.behaviour_logprob, mask)),
-        "preference": Mean.of(preference),
-    }
+    metrics = {"entropy": entropy, "preference": Mean.of(preference)}
     if from_policy:
         drawn = jnp.asarray(from_policy)
         metrics["kl"] = Mean.of(kl_k1(log_pi[:, drawn], log_mu[:, drawn]))
     return batch, metrics
+
+
+def best_pair(rollout: Rollout, judgement: Judgement) -> tuple[Rollout, Judgement]:
+    """Of k candidates the best and the worst, and what the judge says of the two."""
+    table = judgement.preference
+    row = jnp.arange(len(table))
+    best, worst = best_and_worst(table)
+    places = jnp.stack([best, worst], axis=1)
+    candidates = rollout.replace(prompt=None)
+    pair = jax.tree.map(lambda x: x[row[:, None], places], candidates)
+    return pair.replace(prompt=rollout.prompt), Judgement(table[row, best, worst])
 
 
 def penalise(

@@ -10,9 +10,10 @@ def root_key(seed: int) -> PRNGKeyArray:
     """The key of all that is random in a run.
 
     Raises:
-      ValueError: if the seed is not in [0, 2^32): JAX would take it for another in silence.
+      ValueError: if the seed is not in [0, 2^32): JAX would take it for another in silence. T5X's
+        None, which means any, is none either: a resumed run would draw other samples.
     """
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"expected a random seed in [0, 2^32), got {seed}")
     return jax.random.key(seed)
 

@@ -39,6 +39,7 @@ class ReferenceCache:
             self._read()
         if processes.count() > 1:
             self._agree()
+        self._in_file = len(self._values)
 
     def __len__(self) -> int:
         self._collect()
@@ -70,14 +71,15 @@ class ReferenceCache:
         return jnp.where(known, values, scored)
 
     def save(self) -> None:
-        """Writes the file anew, whole or not at all."""
+        """Writes the file anew, whole or not at all, where there are values that it lacks."""
         self._collect()
-        if not self._values or processes.index() > 0:
+        if len(self._values) == self._in_file or processes.index() > 0:
             return
         keys = np.frombuffer(b"".join(self._values), np.uint8).reshape(len(self._values), -1)
         values = np.asarray([*self._values.values()], np.float32)
         with files.written_whole(self._file) as beside, beside.open("wb") as stream:
             np.savez(stream, keys=keys, values=values, reference=np.array(self._reference))
+        self._in_file = len(self._values)
 
     def _collect(self) -> None:
         """Takes in the values that the device has computed since; the first value stays."""

@@ -58,6 +58,12 @@ def test_our_own_checkpoints_with_their_optimiser(small, like, tmp_path):
         np.testing.assert_array_equal(found[name], value, name)
 
 
+def test_a_step_of_float32_as_resumed_runs_of_t5x_have_it(small, tmp_path):
+    state = {"target": nested(small.params), "state": {"step": np.float32(4)}}
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).save(tmp_path / "checkpoint_4", state)
+    assert open_checkpoint(tmp_path).step == 4
+
+
 @pytest.mark.parametrize("zarr3", [False, True])
 @pytest.mark.parametrize("ocdbt", [False, True])
 def test_layouts_of_orbax(small, like, tmp_path, ocdbt, zarr3):

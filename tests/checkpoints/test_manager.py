@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
+from po_jax import files
 from po_jax.checkpoints.manager import UNFINISHED, CheckpointError, CheckpointManager
 
 
@@ -146,7 +147,7 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_is_whole(tmp_path):
 
 def test_a_writer_that_is_still_at_work_does_not_hide_why_the_save_failed(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path)
-    half = tmp_path / f"checkpoint_2{UNFINISHED}"
+    half = files.absolute(tmp_path) / f"checkpoint_2{UNFINISHED}"
     over = threading.Event()
 
     def write():
@@ -159,15 +160,25 @@ def test_a_writer_that_is_still_at_work_does_not_hide_why_the_save_failed(tmp_pa
 
     def fails(*args, **kwargs):
         writer.start()
-        threading.Timer(0.5, over.set).start()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(manager._orbax, "save", fails)
-    try:
-        with pytest.raises(CheckpointError, match="No space left.*last whole checkpoint is none"):
-            manager.save(2, state(2))
-    finally:
+    def stop_writing(seconds):  # while it is waited for
         over.set()
         writer.join()
+
+    removals = []
+    remove = type(half).rmtree
+
+    def interrupted(folder, **kwargs):
+        removals.append(folder)
+        if not over.is_set():
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        remove(folder, **kwargs)
+
+    monkeypatch.setattr(manager._orbax, "save", fails)
+    monkeypatch.setattr(files.time, "sleep", stop_writing)
+    monkeypatch.setattr(type(half), "rmtree", interrupted)
+    with pytest.raises(CheckpointError, match="No space left.*last whole checkpoint is none"):
+        manager.save(2, state(2))
+    assert removals == [half, half] and not half.exists()
     assert CheckpointManager(tmp_path).steps == []
-    assert not half.exists()

@@ -21,15 +21,19 @@ def start(
     shape: tuple[int, int, int],
     logs: Path,
     alone: int | None = None,
+    folder: Path = ROOT,
     **variables: str,
 ) -> list[subprocess.Popen]:
     """Starts `python -m command` as `count` processes; each one's console is in a file of `logs`.
+
+    Where "PROCESS" stands in what they are given, each has its number there.
 
     Args:
       command: module and arguments.
       shape: processes, devices of each, and the mesh's axis "model".
       logs: folder; made if absent.
       alone: the only process to start; None for all.
+      folder: to start in.
       variables: of the environment.
     """
     logs.mkdir(parents=True, exist_ok=True)
@@ -47,8 +51,9 @@ def start(
             "MODEL_AXIS": str(model_axis),
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            # Every process compiles for itself, without a cache; this takes a quarter less.
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            **variables,
         }
         if count > 1:
             environment |= {
@@ -56,11 +61,19 @@ def start(
                 "PO_JAX_NUM_PROCESSES": str(count),
                 "PO_JAX_PROCESS_ID": str(index),
             }
+
+        def own(given: str, index: int = index) -> str:
+            return given.replace("PROCESS", str(index))
+
+        environment |= {name: own(value) for name, value in variables.items()}
         with (logs / f"{index}.log").open("w") as log:
-            program = [sys.executable, "-m", *command]
             started.append(
                 subprocess.Popen(
-                    program, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+                    [sys.executable, "-m", *map(own, command)],
+                    cwd=own(str(folder)),
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
                 )
             )
     return started

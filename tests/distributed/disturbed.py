@@ -9,13 +9,21 @@ from collections.abc import Mapping
 import errno
 import os
 from pathlib import Path
+import resource
 import sys
 import time
 
+import jax.numpy as jnp
+import optax
+
 from po_jax import processes
+from po_jax.checkpoints.manager import CheckpointManager
+from po_jax.data import layouts
+from po_jax.data.corpus import BatchStream
 from po_jax.judges import CallableJudge, CallFailed, Calls
 from po_jax.reporting.writers import JsonLines
 from po_jax.training import held_out
+from po_jax.training.offline_feed import OfflineFeed
 from tests.distributed import runs
 from tests.training import small_run
 from tests.vocabularies import Numbers
@@ -81,7 +89,42 @@ def hanging(folder: Path, steps: int) -> None:
     _online(folder, steps, runs.prefer_longer)
 
 
-RUNS = {run.__name__: run for run in (slow_judge, failing_judge, full_disk, hanging)}
+def not_finite(folder: Path, steps: int) -> None:
+    """An update, the fifth, after which no loss is a number."""
+    rate = optax.sgd(lambda count: jnp.where(count == 4, jnp.float32(1e38), 0.05))
+    _online(folder, steps, runs.prefer_longer, optimizer=rate)
+
+
+class SmallDisk(CheckpointManager):
+    """From step 4 on no file can have more than 9000 bytes, in trouble."""
+
+    def save(self, step, *arguments):
+        if step == 4 and _in_trouble():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+        super().save(step, *arguments)
+
+
+def failing_save(folder: Path, steps: int) -> None:
+    _online(folder, steps, runs.prefer_longer, checkpoints=SmallDisk)
+
+
+def own_folder(folder: Path, steps: int) -> None:
+    """Each process has a disk of its own where all should see one."""
+    runs.sft(folder / str(processes.index()), steps)
+
+
+def other_data(folder: Path, steps: int) -> None:
+    """The data lack their last example on one process."""
+    corpus = small_run.corpus(20 if _in_trouble() else 21)
+    data = BatchStream(corpus, layouts.Comparisons(small_run.LENGTHS), 8)
+    small_run.train(folder, OfflineFeed, data, steps, partitioner=runs.partitioner())
+
+
+RUNS = {
+    run.__name__: run
+    for run in (slow_judge, failing_judge, full_disk, hanging, not_finite, failing_save)
+    + (own_folder, other_data)
+}
 
 if __name__ == "__main__":
     sys.exit(runs.main(RUNS))

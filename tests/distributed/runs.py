@@ -119,10 +119,9 @@ def train(folder: Path, steps: int, feed, data, model, evaluation, **options) ->
         steps,
         model=model,
         partitioner=partitioner(),
-        optimizer=OPTIMIZER,
+        **{"optimizer": OPTIMIZER, **PERIODS, **options},
         updates=loop.Updates(max_gradient_norm=1.0),
         evaluations={"held_out": evaluation},
-        **{**PERIODS, **options},
     )
 
 

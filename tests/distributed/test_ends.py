@@ -139,6 +139,40 @@ def test_a_full_disk_on_the_first_process_ends_all(case, undisturbed):
     assert_bit_for_bit(run, undisturbed)
 
 
+def test_a_loss_that_is_no_number_ends_all_and_the_last_good_step_stays(case):
+    run = case("not_finite", "not_finite")
+    started = run.start()
+    run.wait_for(4)
+    began = time.monotonic()
+    statuses = cluster.end(started, 90.0)
+    print(f"a loss that is not finite: all ended after {time.monotonic() - began:.1f} s")
+    assert statuses == [1, 1]
+    for index in (0, 1):
+        said = (run.logs / f"{index}.log").read_text()
+        assert "error: step 6: the loss is nan and the gradient's norm nan" in said
+    assert run.saved() == [2, 4]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_save_that_fails_on_one_process_ends_all_with_its_message(case, undisturbed, who):
+    run = case("failing_save", f"save_{who}")
+    started = run.start(TROUBLE=str(who))
+    run.wait_for(4)
+    began = time.monotonic()
+    statuses = cluster.end(started, 90.0)
+    print(f"a save failing on {who}: all ended after {time.monotonic() - began:.1f} s")
+    assert statuses == [1, 1]
+    for index in (0, 1):
+        said = (run.logs / f"{index}.log").read_text()
+        prefix = "error: " if index == who else f"error: process {who}: "
+        (line,) = (line for line in said.splitlines() if line.startswith(prefix))
+        assert "could not save to" in line and "File too large" in line
+        assert line.endswith("the last whole checkpoint is step 2")
+    assert run.saved() == [2]
+    run.finish()
+    assert_bit_for_bit(run, undisturbed)
+
+
 def test_silence_ends_all_with_the_stacks_of_all(case):
     run = case("hanging", "hanging")
     started = run.start(TROUBLE="1", PO_JAX_WATCHDOG_MINUTES="1.5")  # compiling may be silent, too

@@ -143,3 +143,9 @@ def test_mistakes_are_found_before_anything_is_drawn(policies):
         side_by_side({"mu": policies["mu"]})
     with pytest.raises(ValueError, match="got no such path"):
         side_by_side({**policies, "other": "nowhere"})
+
+
+def test_one_prompt_is_refused_before_anything_is_drawn(policies, monkeypatch):
+    monkeypatch.setattr(SideBySide, "_load", lambda self, name: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match="expected at least 2 prompts, got 1"):
+        side_by_side(policies, max_prompts=1).report()

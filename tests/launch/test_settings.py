@@ -1,13 +1,16 @@
 """What gin files build of seqio tasks, where it cannot be built."""
 
 import gin
+from jax.sharding import PartitionSpec as P
 import pytest
 import seqio
 
 from launch import gin_support, settings
 from po_jax.data.layouts import Comparisons, Prompts, Supervised
+from po_jax.partitioning import make_partitioner
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
+from tests.test_partitioning import Slices
 
 
 @pytest.fixture
@@ -70,4 +73,21 @@ def test_the_end_of_prompts_is_kept_by_all_that_cut_them_or_by_none(keep_end):
     made = [gin_support.call(layout) for layout in (Prompts, Supervised, Comparisons)]
     assert [layout.keep_end for layout in made] == [keep_end] * 3
     assert gin.query_parameter("Completer.keep_end") == gin.query_parameter("Prompts.keep_end")
+    gin.clear_config()
+
+
+@pytest.mark.parametrize(
+    ("across_slices", "axes"), [("False", "data"), ("True", ("slice", "data"))]
+)
+def test_a_run_spreads_its_parameters_within_slices_or_over_all(across_slices, axes):
+    name = "partitioning.make_partitioner"
+    gin_support.configure(
+        ["gin/models/t5_1_1/small.gin", "gin/runs/sft.gin"],
+        ["NUM_PARTITIONS=2", f"{name}.parameter_dims=2", f"{name}.across_slices={across_slices}"]
+        + [f"{must}=x" for must in ("MODEL_DIR", "MIXTURE_OR_TASK_NAME", "MIXTURE_OR_TASK_MODULE")]
+        + ["TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 4}", "TRAIN_STEPS=1"],
+    )
+    devices = [Slices(index) for index in range(8)]
+    made = gin.get_configurable(make_partitioner)(devices=devices)
+    assert made.sharding((8, 16), ("embed", "mlp")).spec == P(axes, "model")
     gin.clear_config()

@@ -3,8 +3,10 @@
 Needs root, and Debian's slurmctld, slurmd, slurm-client and munge; it is skipped elsewhere.
 """
 
+import json
 import os
 from pathlib import Path
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import time
 import pytest
 
 from launch import cluster
+from tests.launch import tiny_policies
 
 _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 _HERE = os.geteuid() == 0 and all(map(shutil.which, _NEEDED))
@@ -37,6 +40,20 @@ while turn == "0" and not stopped:
     time.sleep(0.1)
 (folder / f"ended {name}, turn {turn}").touch()
 jax.distributed.shutdown()
+"""
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+# Takes its time.
+_JUDGE = """
+from __gin__ import dynamic_registration
+from po_jax import judges
+from tests.distributed import disturbed
+
+JUDGE = @judges.CallableJudge
+judges.CallableJudge.judge = @disturbed.slow
+JUDGE_THREADS = 2
 """
 
 
@@ -131,23 +148,76 @@ def test_two_tasks_are_signalled_before_the_limit_and_queued_again(slurm, tmp_pa
     run, marks = tmp_path / "run.py", tmp_path / "marks"
     run.write_text(_RUN)
     marks.mkdir()
-    arguments = ["slurm", "--name=two", "--topology=h100:1x2", "--time=10:00", "--"]
-    assert cluster.main([*arguments, sys.executable, str(run), str(marks)]) == 0
-    script = tmp_path / "two.sh"
-    script.write_text(capsys.readouterr().out)
-    subprocess.run(
-        ["sbatch", "--export=ALL,JAX_PLATFORMS=cpu", str(script)], cwd=tmp_path, check=True
-    )
+    job = _submit(tmp_path, capsys, str(run), str(marks))
 
     def seen(*names: str):
         return lambda: {path.name for path in marks.iterdir()} >= set(names)
 
     _wait_for(seen("started 0 of 2, turn 0", "started 1 of 2, turn 0"), "the start of both tasks")
-    # What SLURM does when the time limit is near.
-    job = _output("squeue", "-h", "-o", "%A").split()[0]
-    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
+    _let_the_limit_come_near(job)
     _wait_for(seen("ended 0 of 2, turn 0", "ended 1 of 2, turn 0"), "the end of both tasks")
-    _wait_for(lambda: "PENDING" in _output("squeue", "-h", "-o", "%T"), "the job in the queue")
-    # A job that was requeued waits for two minutes by default.
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+    _start_again(job)
     _wait_for(seen("ended 0 of 2, turn 1", "ended 1 of 2, turn 1"), "the second turn")
+
+
+def test_a_run_of_training_saves_before_the_limit_and_goes_on(slurm, tmp_path, capsys, monkeypatch):
+    tiny_policies.write(tmp_path, {"sft": 0})
+    (tmp_path / "judge.gin").write_text(_JUDGE)
+    rows = "".join(json.dumps({"prompt": f"Add {n} and {n}."}) + "\n" for n in range(9))
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    monkeypatch.setenv("PO_JAX_JSONL_DIR", str(tmp_path))
+    monkeypatch.setenv("PO_JAX_VOCABULARY", "docstrings")
+    monkeypatch.setenv("PYTHONPATH", str(_ROOT))
+    command = ["-m", "launch.train", f"--gin_file={tmp_path}/model.gin"]
+    command += [f"--gin_file=gin/{name}.gin" for name in ("runs/online", "algorithms/ipo_md")]
+    command += [f"--gin_file={tmp_path}/judge.gin"]
+    settings = {
+        "MIXTURE_OR_TASK_MODULE": "tasks.jsonl",
+        "MIXTURE_OR_TASK_NAME": "jsonl_prompts",
+        "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 4}",
+        "BATCH_SIZE": 8,
+        "INITIAL_CHECKPOINT_PATH": tmp_path / "sft",
+        "MODEL_DIR": tmp_path / "run",
+        "TRAIN_STEPS": 12,
+        "LOG_PERIOD": 1,
+    }
+    command += [f"--gin.{name}={value}" for name, value in settings.items()]
+    job = _submit(tmp_path, capsys, *command)
+    metrics, log = tmp_path / "run" / "metrics.jsonl", tmp_path / "two.log"
+
+    def steps() -> list[int]:
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        records = [json.loads(line) for line in lines]
+        return [record["step"] for record in records if record["split"] == "train"]
+
+    _wait_for(lambda: 3 in steps(), "the third step", 300.0)
+    _let_the_limit_come_near(job)
+    _start_again(job)
+    _wait_for(lambda: not _output("squeue", "-h"), "the end of the second turn", 300.0)
+    (saved,) = re.findall(r"SIGTERM on process \d: saved step (\d+)", log.read_text())
+    assert 3 <= int(saved) < 12
+    assert log.read_text().count(f"resuming from step {saved} of") == 1
+    assert steps() == list(range(1, 13))
+    assert (tmp_path / "run" / "checkpoint_12").exists()
+
+
+def _submit(folder: Path, capsys, *run: str) -> str:
+    """Queues a run of Python as two tasks; returns the job's number."""
+    arguments = ["slurm", "--name=two", "--topology=h100:1x2", "--time=10:00", "--"]
+    assert cluster.main([*arguments, sys.executable, *run]) == 0
+    script = folder / "two.sh"
+    script.write_text(capsys.readouterr().out)
+    queue = ["sbatch", "--parsable", "--export=ALL,JAX_PLATFORMS=cpu", str(script)]
+    return subprocess.run(queue, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def _let_the_limit_come_near(job: str) -> None:
+    """Does what SLURM does then."""
+    subprocess.run(["scancel", "--batch", "--signal=USR1", job.strip()], check=True)
+
+
+def _start_again(job: str) -> None:
+    """Starts a job that queued again; it waits for two minutes by default."""
+    _wait_for(lambda: "PENDING" in _output("squeue", "-h", "-o", "%T"), "the job in the queue")
+    subprocess.run(["scontrol", "update", f"JobId={job.strip()}", "StartTime=now"], check=True)

@@ -65,6 +65,11 @@ def test_simpo_needs_no_reference():
     )
 
 
+def test_the_likelihood_is_of_the_first_alone():
+    gradient = jax.grad(lambda policy: objectives.likelihood(policy, BATCH).sum())(POLICY)
+    np.testing.assert_array_equal(gradient, np.tile([-1.0, 0.0], (3, 1)))
+
+
 @pytest.mark.parametrize(
     "objective",
     [

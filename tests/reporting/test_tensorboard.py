@@ -2,9 +2,11 @@
 
 import sys
 
+from etils import epath
 import pytest
 
 from po_jax.reporting.tensorboard import TensorBoard
+from tests import buckets
 
 
 def events(folder):
@@ -47,6 +49,31 @@ def test_a_resumed_run_says_from_where_older_events_are_void(tmp_path):
     start = tf.compat.v1.SessionLog.START
     found = [(event.step, event.session_log.status == start) for event in events(tmp_path)]
     assert found == [(0, False), (1, True), (6, False), (0, False), (5, True), (5, False)]
+
+
+class InMemory:
+    """TensorFlow's writer of records, for a bucket in memory: its own client has one address."""
+
+    def __init__(self, path):
+        self._path, self._records = epath.Path(path), b""
+
+    def write(self, record):
+        self._records += record
+
+    def flush(self):
+        self._path.write_bytes(self._records)
+
+
+def test_a_run_in_a_bucket_has_its_events_there_and_nothing_of_its_name_here(tmp_path, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(tf.io, "TFRecordWriter", InMemory)
+    monkeypatch.chdir(tmp_path)
+    with buckets.in_memory():
+        TensorBoard("gs://bucket/run", 4).scalars(5, "train", {"loss": 0.5})
+        ((path, file),) = buckets.Buckets.store.items()
+        assert path.startswith("/bucket/run/events.out.tfevents.")
+        assert b"train/loss" in file.getvalue()
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_tensorflow_it_says_what_to_do(tmp_path, monkeypatch):

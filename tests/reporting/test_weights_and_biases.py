@@ -6,6 +6,7 @@ import types
 import pytest
 
 from po_jax.reporting.weights_and_biases import WeightsAndBiases
+from tests import buckets
 
 
 class Run:
@@ -51,6 +52,21 @@ def test_a_resumed_run_goes_on_as_the_same_and_another_does_not(runs, tmp_path):
     first, resumed, other = (run.settings for run in runs)
     assert first["id"] == resumed["id"] != other["id"]
     assert first["resume"] == resumed["resume"] == "allow"
+
+
+def test_a_run_in_a_bucket_keeps_its_id_there_and_nothing_of_its_name_here(
+    runs, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with buckets.in_memory():
+        for _ in range(2):
+            WeightsAndBiases("gs://bucket/runs/ipo_md")
+        (kept,) = buckets.Buckets.store
+    first, resumed = (run.settings for run in runs)
+    assert kept == "/bucket/runs/ipo_md/wandb_id" and first["id"] == resumed["id"]
+    assert first["name"] == "ipo_md"
+    assert first["dir"] is None  # wandb's own files are on this machine
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_wandb_it_says_what_to_do(tmp_path, monkeypatch):

@@ -147,12 +147,13 @@ class Batches:
 
     config: utils.DatasetConfig
     converter: Callable[..., Any]
+    steps: int
     batch_size: int = BATCH_SIZE
 
     @functools.cached_property
     def _read(self) -> list[dict[str, np.ndarray]]:
         dataset = utils.get_dataset(self.config, 0, 1, self.converter)
-        return list(dataset.take(12).as_numpy_iterator())
+        return list(dataset.take(self.steps).as_numpy_iterator())
 
     def batch(self, step: int) -> Batch:
         arrays = self._read[step]
@@ -222,10 +223,9 @@ class Case:
             total_steps=steps,
             eval_steps=1,
             eval_period=0,
-            stats_period=1,
             random_seed=0,
             summarize_config_fn=lambda *_: None,
-            **options,
+            **{"stats_period": 1, **options},
         )
         assert step == steps
         return events(folder / "train"), state
@@ -237,15 +237,14 @@ class Case:
             model=self.model,
             optimizer=optimizers.Adafactor(RATE, axes),
             feed=self.feed,
-            data=lambda: Batches(self.data(), self.model.FEATURE_CONVERTER_CLS),
+            data=lambda: Batches(self.data(), self.model.FEATURE_CONVERTER_CLS, steps),
             partitioner=partitioner,
             model_dir=str(folder),
             total_steps=steps,
             initial_checkpoint_path=self.start,
             random_seed=self.seed,
             updates=self.updates,
-            log_period=1,
-            **options,
+            **{"log_period": 1, **options},
         ).train()
         lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         return {line["step"]: line for line in lines if line["split"] == "train"}, state

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 import re
 import subprocess
 
@@ -12,12 +11,7 @@ pytest.importorskip(
     "t5x.train", reason="needs T5X, which no package index holds", exc_type=ImportError
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-WORDS = "the cat dog sat on mat big red house ran to park with ball".split()
-
-
-def sentence(row, length):
-    return " ".join(WORDS[(5 * row + i * i) % len(WORDS)] for i in range(length))
+from tests.t5x.commands import ROOT, write_data  # noqa: E402
 
 
 def commands():
@@ -27,15 +21,7 @@ def commands():
 
 
 def test_from_json_lines_to_completions(tmp_path):
-    (tmp_path / "data").mkdir()
-    for split, rows in (("train", 24), ("validation", 8), ("test", 5)):
-        with (tmp_path / "data" / f"{split}.jsonl").open("w") as file:
-            for row in range(rows):
-                said = [
-                    " ".join(WORDS[(row * 5 + i * i) % 14] for i in range(n)) for n in (7, 3, 4)
-                ]
-                texts = dict(zip(("prompt", "chosen", "rejected"), said, strict=True))
-                file.write(json.dumps(texts) + "\n")
+    write_data(tmp_path / "data")
     found = commands()
     assert len(found) == 4 and found[0].startswith("export ")
     script = "\n".join(["set -e", *found]).replace("python -m t5x", f"{os.sys.executable} -m t5x")

@@ -13,9 +13,10 @@ from po_jax.data.corpus import BatchStream
 from po_jax.judges import Judgement
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.clock import StageClock
-from po_jax.sampling import Strategy
+from po_jax.sampling import Sampler, Strategy
 from po_jax.training.offline_feed import OfflineFeed, score_reference
 from po_jax.training.online_feed import OnlineFeed, penalise
+from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 from tests.training import small_run
@@ -191,3 +192,54 @@ def test_a_scheduled_weight_is_that_of_the_step(run):
     later = pairs(scheduled)
     np.testing.assert_array_equal(later.completion, pairs(online(run, (0.0, 0.25))).completion)
     assert (later.step == 3).all()
+
+
+class Longest:
+    """Prefers the longer completion; on the host."""
+
+    name, antisymmetric = "longest", True
+
+    def __init__(self):
+        self.asked = 0
+
+    def begin(self, pairs):
+        length = np.asarray(pairs.mask).sum(axis=-1)
+        self.asked += 1
+        verdict = 0.5 + 0.4 * np.sign(length[:, 0] - length[:, 1])
+        return lambda: Judgement(verdict.astype(np.float32))
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_of_candidates_the_pair_is_the_best_and_the_worst(run, pieces):
+    judge = Longest()
+    feed = online(run, (1.0, 1.0), judge, candidates=5, pieces=pieces)
+    batch, facts = feed.batch(3, state(), CLOCK)
+    assert judge.asked == pieces * 5 * 4 // 2
+    # The same five, drawn as they are: from mu, with the same keys.
+    key = jax.random.fold_in(purpose_key(run.key, 3, "sampling"), 0)
+    sampler = Sampler(run.language_model, small_run.STRATEGY, run.partitioner, 8)
+    half = np.split(small_run.prompts().batch(3).arrays["prompt"], pieces)[0]
+    drawn = sampler.draw(POLICY, REFERENCE, half, (1.0,) * 5, key)
+    length = np.asarray(drawn.mask.sum(axis=-1))
+    rows = np.arange(len(half))
+    for place, chosen in ((0, length.argmax(axis=1)), (1, 4 - length[:, ::-1].argmin(axis=1))):
+        np.testing.assert_array_equal(
+            batch.completion[: len(half), place], np.asarray(drawn.completion)[rows, chosen]
+        )
+    longer = np.asarray(batch.mask.sum(axis=-1))
+    expected = np.where(longer[:, 0] > longer[:, 1], 0.9, 0.5)
+    np.testing.assert_allclose(batch.preference, expected, atol=1e-6)
+    expected = score_reference(
+        small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
+    )
+    np.testing.assert_allclose(batch.reference_logprob, expected, atol=1e-4)
+    assert "kl" not in facts  # what was chosen is no fair draw
+    assert (
+        feed.made_from()["candidates"] == 5 and "candidates" not in online(run, (0, 0)).made_from()
+    )
+
+
+@pytest.mark.parametrize(("candidates", "betas"), [(1, (0.0, 0.0)), (4, (0.0, 0.5))])
+def test_candidates_are_two_or_more_and_drawn_alike(run, candidates, betas):
+    with pytest.raises(ValueError, match="candidates: expected 2 or more, drawn with equal"):
+        online(run, betas, candidates=candidates)

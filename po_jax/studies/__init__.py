@@ -1,0 +1,1 @@
+"""What a study found, over all its cells: points, figures and the page."""
