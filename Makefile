@@ -5,6 +5,7 @@
 #   make test         the test suite, but for what takes longest
 #   make test-slow    what takes longest
 #   make test-distributed   what starts many processes, each with its own devices
+#   make test-slurm   jobs under a SLURM that it starts, where one is installed
 #   make test-plan    plans for TPUs and GPUs that are not here, by their compilers
 #   make lint         what continuous integration checks besides: style, spelling, types
 #   make docs         the documentation as a site, in site/
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 IN_TWO := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart tldr test test-slow test-distributed test-plan test-t5x lint docs clean
+.PHONY: quickstart tldr test test-slow test-distributed test-slurm test-plan test-t5x lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m launch.quickstart
@@ -26,13 +27,16 @@ tldr: $(VENV)/.installed-tldr
 	$(BIN)/python -m launch.tldr
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow" $(IN_TWO)
+	$(BIN)/python -m pytest -m "not slow and not slurm" $(IN_TWO)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(IN_TWO)
 
 test-distributed: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/distributed
+
+test-slurm: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slurm
 
 test-plan: $(VENV)/.installed-test $(VENV)/.installed-plan
 	$(BIN)/python -m pytest tests/launch/test_plan.py tests/planning

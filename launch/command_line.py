@@ -41,9 +41,7 @@ def read(
         print(f"{parser.format_usage().strip()} (--help lists all)", file=sys.stderr)
         sys.exit(2)
     arguments, rest = parser.parse_known_args(argv)
-    unknown = [text for text in rest if not (text.startswith("--gin.") and "=" in text)]
-    if unknown:
-        parser.error(f"unknown arguments {unknown}; bindings are written --gin.NAME=VALUE")
+    require_bindings(parser, rest)
     arguments.bindings += [argument.removeprefix("--gin.") for argument in rest]
     arguments.folders = [folder for folder in arguments.folders.split(",") if folder]
     if arguments.help:
@@ -53,6 +51,13 @@ def read(
     if not arguments.files:
         parser.error("expected --gin_file=FILE, got none")
     return arguments
+
+
+def require_bindings(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    """Ends the process where an argument that the parser does not know is no binding of gin's."""
+    unknown = [text for text in rest if not (text.startswith("--gin.") and "=" in text)]
+    if unknown:
+        parser.error(f"unknown arguments {unknown}; bindings are written --gin.NAME=VALUE")
 
 
 def overwrite(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 import gin
 
-from launch.gin_files import ConfigError, Macro, Reference, Statement, leaves, nearest
+from launch.gin_files import ConfigError, Macro, Reference, Statement, leaves
 from launch.gin_types import misfit
+from po_jax.names import nearest
 
 _REQUIRED = Macro("gin.REQUIRED")
 

@@ -4,9 +4,8 @@ A value on the command line needs no quotes of its own. What gin can read (a Pyt
 container of such, or what begins with @ or %) is what gin takes it for; anything else is a string.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
-import difflib
 import io
 from pathlib import Path
 import tokenize
@@ -15,6 +14,7 @@ from typing import Any
 from gin import config_parser
 
 from launch import GIN_FOLDER
+from po_jax.names import nearest
 
 
 class ConfigError(ValueError):
@@ -125,12 +125,6 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(item)
     else:
         yield value
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of a message about an unknown name: " Nearest: ...", or nothing."""
-    near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
-    return f" Nearest: {', '.join(near)}." if near else ""
 
 
 class _Delegate(config_parser.ParserDelegate):

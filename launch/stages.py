@@ -115,12 +115,12 @@ class Cell:
     @property
     def name(self) -> str:
         """The stage and the options."""
-        return f"{self.stage}: {label(self.options)}" if self.options else self.stage
+        return self.place.replace("/", ": ", 1)
 
     @property
     def place(self) -> str:
         """The cell's own part of a path."""
-        return f"{self.stage}/{label(self.options)}" if self.options else self.stage
+        return _place(self.stage, self.options)
 
     @property
     def shell(self) -> str:
@@ -217,7 +217,7 @@ class Study:
             option, more = best
             options, arguments = {**options, axis: option}, [*arguments, *more]
         fill = _Filling(name, {**self.given, "folder": self.folder, "start": self.start, **options})
-        own = os.path.join(self.folder, f"{name}/{label(options)}" if options else name)
+        own = os.path.join(self.folder, _place(name, options))
         output = fill(stage.output) if stage.output else own
         filled = [fill(argument) for argument in _spliced(_flat(stage.arguments), arguments)]
         policies: dict[str, Options] = {}
@@ -304,6 +304,10 @@ class _Filling:
                 f"stage {self._stage!r}: expected one of ${', $'.join(self._given)} in {text!r}, "
                 f"got {error}"
             ) from error
+
+
+def _place(stage: str, options: Options) -> str:
+    return f"{stage}/{label(options)}" if options else stage
 
 
 def _flat(arguments: Sequence[Any]) -> list[str]:

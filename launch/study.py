@@ -22,6 +22,7 @@ from typing import Any
 
 from launch import gin_support, outputs
 from launch.stages import Cell, Study
+from po_jax import files
 
 DONE, FAILED = "done", "failed"
 _PATIENCE = 120  # seconds that a command has to save and end, once it is told to
@@ -114,10 +115,8 @@ class Running:
         return process.returncode, f"{message} ({log})"
 
     def _note(self, cell: Cell, record: dict[str, Any]) -> None:
-        path = self._study.note(cell)
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps({**record, "command": cell.shell}, indent=1) + "\n")
-        beside.replace(path)
+        with files.written_whole(self._study.note(cell)) as beside:
+            beside.write_text(json.dumps({**record, "command": cell.shell}, indent=1) + "\n")
 
     def _left(self) -> str:
         """What is left to do and about how long it will take; nothing while no cell is done."""
@@ -173,11 +172,12 @@ def write(study: Study, states: dict[str, str]) -> Path:
 
     folder = Path(study.folder)
     known = {stage: study.cells(stage) or [] for stage in study.stages}
+    reports = {cell.place: study.report(cell) for cells in known.values() for cell in cells}
     evaluations = {
         stage: [
             Compared(cell.options, cell.policies | dict.fromkeys(report["best_of"], {}), report)
             for cell in cells
-            if (report := study.report(cell)) is not None
+            if (report := reports[cell.place]) is not None
         ]
         for stage, cells in known.items()
         if study.stages[stage].program == "evaluate"
@@ -191,7 +191,7 @@ def write(study: Study, states: dict[str, str]) -> Path:
             states.get(cell.name, "not begun"),
             cell.shell,
             os.path.relpath(os.path.join(cell.output, "report.html"), folder)
-            if study.report(cell)
+            if reports[cell.place]
             else None,
         )
         for cells in known.values()

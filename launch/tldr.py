@@ -15,8 +15,9 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from launch import gin_support, study
+from launch import command_line, gin_support, study
 from launch.gin_files import ConfigError
+from po_jax import files
 
 MODELS = {"flan-t5-small": ("small", 308), "flan-t5-base": ("base", 990)}  # gin file, megabytes
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "spiece.model")
@@ -83,11 +84,9 @@ def fetch(folder: Path, model: str, copies: Path | None) -> Path:
         parquet = _bring(
             table.repository, table.file, "dataset", folder / "downloads" / table.repository, copies
         )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_suffix(".partial")
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records(parquet))
-        beside.replace(place)
+        with files.written_whole(place) as beside, beside.open("w") as file:
+            for record in records(parquet):
+                file.write(json.dumps(record) + "\n")
     return start
 
 
@@ -137,9 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, default="flan-t5-small")
     parser.add_argument("--from", dest="copies", type=Path, metavar="COPIES")
     arguments, bindings = parser.parse_known_args(argv)
-    unknown = [text for text in bindings if not (text.startswith("--gin.") and "=" in text)]
-    if unknown:
-        parser.error(f"unknown arguments {unknown}; bindings are written --gin.NAME=VALUE")
+    command_line.require_bindings(parser, bindings)
     if arguments.copies is None:
         print(f"Downloading, unless they are there:\n{bill(arguments.model)}", file=sys.stderr)
 

@@ -34,6 +34,12 @@ os.environ.setdefault("PO_JAX_VOCABULARY", "docstrings")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+@pytest.fixture(autouse=True)
+def _in_the_checkout():
+    """Every test begins in the checkout: what another called may have left it."""
+    os.chdir(ROOT)
+
+
 @pytest.fixture
 def getkey(request):
     """A function that returns a new random key at every call; the same keys in every run."""

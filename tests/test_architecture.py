@@ -14,6 +14,7 @@ MAX_ARGUMENTS = 7
 # Parts of po_jax, from the most basic to the most composed: each imports only those before it.
 LAYERS = (
     "types",
+    "names",
     "files",
     "processes",
     "interruption",

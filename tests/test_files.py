@@ -2,6 +2,7 @@
 
 import errno
 import os
+import types
 
 import pytest
 
@@ -88,6 +89,6 @@ def test_what_cannot_be_removed_hides_no_error(folder, monkeypatch):
         raise OSError("busy")
 
     monkeypatch.setattr(type(folder), "rmtree", refuses)
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(files, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     with pytest.raises(ValueError, match="first"), directories.new_directory(folder / "model"):
         raise ValueError("the first error")

@@ -5,7 +5,6 @@ it is whole; one that is damaged later is set aside and the one before it is use
 """
 
 from collections.abc import Mapping
-import difflib
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from po_jax.checkpoints import orbax, zarr
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.quiet import keep_quiet
 from po_jax.checkpoints.writing import state_writer
+from po_jax.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +141,9 @@ class CheckpointManager:
         self.wait()
         if any(self._best in (self._orbax.metrics(step) or {}) for step in self.steps):
             return
-        near = difflib.get_close_matches(self._best, sorted(metrics), n=3, cutoff=0.5)
-        hint = f" Nearest: {', '.join(near)}." if near else ""
         raise ValueError(
             f"CheckpointManager.best: expected one of the metrics {sorted(metrics)}, got "
-            f"{self._best!r}.{hint} Step {self.steps[-1]} is saved."
+            f"{self._best!r}.{nearest(self._best, metrics)} Step {self.steps[-1]} is saved."
         )
 
     def wait(self) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints of one run along its training, as policies of their own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import re
 
@@ -49,6 +49,11 @@ def along_training(
         for stop in runs[name]:
             found[stop.policy] = steps[stop.step]
     return found, runs
+
+
+def on_the_way(runs: Mapping[str, Sequence[Stop]]) -> set[str]:
+    """The checkpoints before the last of each run: they meet nobody but the reference."""
+    return {stop.policy for stops in runs.values() for stop in stops[:-1]}
 
 
 def _steps(name: str, pattern: str) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """A report as one HTML page that needs no other file and no network."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 import json
 from typing import Any
@@ -85,18 +85,9 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
       figures: SVG text by the name of the figure, as `plots.figures` names them.
       title: shown at the top, as plain text.
     """
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-{_lead(report)}
+    return document(
+        title,
+        f"""{_lead(report)}
 <h2>Win rates</h2>
 <div class="figures{" many" if len(report["policies"]) > MANY else ""}">
 {_pictures({name: svg for name, svg in figures.items() if name not in OF_TRAINING})}
@@ -109,11 +100,36 @@ def html_page(report: Report, figures: Mapping[str, str], title: str) -> str:
 says whether the judge preferred the completion to that of {escape(report["reference"])}.</p>
 {"".join(_example(example, report) for example in report["examples"])}
 <h2>To repeat this</h2>
-<details class="card"><summary>Configuration</summary>{_config(report["config"])}</details>
+<details class="card"><summary>Configuration</summary>{_config(report["config"])}</details>""",
+    )
+
+
+def document(title: str, body: str) -> str:
+    """A page with its style: what stands below its heading is given in HTML."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+{body}
 </main>
 </body>
 </html>
 """
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls: its heads as plain text, its cells in HTML."""
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"""<div class="card scroll"><table>
+<thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
+<tbody>{body}</tbody></table></div>"""
 
 
 def _lead(report: Report) -> str:
@@ -211,13 +227,11 @@ def _table(report: Report) -> str:
         cells.append(f"{percent(controlled['mean'])} {interval(controlled)}" if controlled else "–")
         cells.append(f"{report['length'][name]['mean']:.1f}")
         cells.append(percent(report["eos_rate"][name]))
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     note = ""
     if report.get("best_of"):
         note = " KL of a best of n: log n − (n − 1)/n, which it does not exceed."
-    return f"""<div class="card scroll"><table>
-<thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
-<tbody>{"".join(rows)}</tbody></table></div>
+    return f"""{table(heads, rows)}
 <p class="note">Brackets: 95% intervals over prompts. ±: standard error.
 ROUGE: F-measure × 100. At equal length: the win rate that a regression on the
 difference of lengths predicts at none.{note}</p>"""

@@ -1,5 +1,6 @@
 """Figures of a report: who beats whom, at what price in KL, and how the training went."""
 
+from collections.abc import Sequence
 import io
 from itertools import cycle, product
 from pathlib import Path
@@ -19,7 +20,6 @@ MARKERS = ("o", "s", "^", "D")  # another one each time that the colours begin a
 def win_rate_matrix(report: Report) -> Figure:
     """How often the row's policy is preferred to the column's, in percent with 95% intervals."""
     names, rates = report["policies"], report["win_rate"]
-    labels = list(map(plain, names))
     mean = np.full((len(names), len(names)), np.nan)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -56,11 +56,8 @@ def win_rate_matrix(report: Report) -> Figure:
                 color=colour,
                 fontsize=9,
             )
-    axes.set_xticks(range(len(names)), labels, rotation=30, ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), labels)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0, labelsize=11)
-    axes.spines[:].set_visible(False)
+    name_the_sides(axes, names)
+    axes.tick_params(labelsize=11)
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=3)
@@ -210,6 +207,16 @@ def svg(figure: Figure) -> str:
 def _figure(width: float, height: float):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
+
+
+def name_the_sides(axes, names: Sequence[str]) -> None:
+    """The names of a matrix's columns, above it, and of its rows."""
+    labels = list(map(plain, names))
+    axes.set_xticks(range(len(names)), labels, rotation=30, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def plainly(axes, x: str) -> None:

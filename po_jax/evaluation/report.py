@@ -24,7 +24,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from po_jax.evaluation.along import Stop
+from po_jax.evaluation.along import Stop, on_the_way
 from po_jax.evaluation.intervals import Mean, WinRate, mean_interval
 from po_jax.evaluation.lengths import length_controlled, nearly_equal
 from po_jax.evaluation.matches import Matches, flips, position_bias, win_rates
@@ -86,8 +86,8 @@ class Findings:
     @property
     def policies(self) -> list[str]:
         """All but the checkpoints on the way of a run."""
-        on_the_way = {stop.policy for stops in self.runs.values() for stop in stops[:-1]}
-        return [name for name in self.samples if name not in on_the_way]
+        left_out = on_the_way(self.runs)
+        return [name for name in self.samples if name not in left_out]
 
 
 def build_report(
@@ -168,19 +168,16 @@ def _stop(
 
 
 def _examples(findings: Findings, count: int) -> list[dict[str, Any]]:
-    over_reference = _preference_over(findings.matches, findings.reference)
+    over_reference = _preference_over(findings)
     prompts, answers = findings.prompts, findings.prompts.answers
+    names = findings.policies
     stride = max(1, len(prompts) // max(1, count))
     return [
         {
             "prompt": prompts.inputs[i],
             "answers": [] if answers is None else list(answers[i]),
-            "completions": {name: findings.samples[name].text[i] for name in findings.policies},
-            "preference": {
-                name: float(value[i])
-                for name, value in over_reference.items()
-                if name in findings.policies
-            },
+            "completions": {name: findings.samples[name].text[i] for name in names},
+            "preference": {name: float(value[i]) for name, value in over_reference.items()},
         }
         for i in range(0, len(prompts), stride)[:count]
     ]
@@ -190,9 +187,7 @@ def _by_length(findings: Findings) -> dict[str, dict[str, Any]]:
     lengths = {name: sample.lengths() for name, sample in findings.samples.items()}
     other = lengths[findings.reference]
     found = {}
-    for name, preference in _preference_over(findings.matches, findings.reference).items():
-        if name not in findings.policies:
-            continue
+    for name, preference in _preference_over(findings).items():
         rates = {
             "nearly_equal": nearly_equal(preference, lengths[name], other),
             "length_controlled": length_controlled(preference, lengths[name] - other),
@@ -201,14 +196,15 @@ def _by_length(findings: Findings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _preference_over(matches: Matches, reference: str) -> dict[str, Any]:
-    """name -> P(its completion > the reference policy's) on each prompt."""
+def _preference_over(findings: Findings) -> dict[str, Any]:
+    """name -> P(its completion > the reference policy's) on each prompt; of all `policies`."""
+    reference, names = findings.reference, findings.policies
     found = {}
-    for (a, b), preference in matches.items():
+    for (a, b), preference in findings.matches.items():
         of_prompt = preference.mean(axis=1)
-        if b == reference:
+        if b == reference and a in names:
             found[a] = of_prompt
-        elif a == reference:
+        elif a == reference and b in names:
             found[b] = 1.0 - of_prompt
     return found
 

@@ -14,7 +14,7 @@ from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import Checkpoint, load_parameters, open_checkpoint
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation import training_curves
-from po_jax.evaluation.along import Stop, along_training
+from po_jax.evaluation.along import Stop, along_training, on_the_way
 from po_jax.evaluation.best_of import best_of, kl_bound
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.evaluation.matches import judge_matches
@@ -157,7 +157,7 @@ class SideBySide:
 
     def _meetings(self, names: Collection[str]) -> list[tuple[str, str]]:
         """Who meets whom: all the reference, and, but for checkpoints on the way, each other."""
-        alone = {stop.policy for stops in self._runs.values() for stop in stops[:-1]}
+        alone = on_the_way(self._runs)
         return [
             pair
             for pair in combinations(names, 2)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 from html import escape
 
-from po_jax.evaluation.page import STYLE, interval, percent, picture
+from po_jax.evaluation.page import document, interval, percent, picture, table
 from po_jax.studies.results import Point, Results
 
 
@@ -48,28 +48,16 @@ def study_page(
     )
     paragraphs = "".join(f"<p>{escape(part)}</p>" for part in text.strip().split("\n\n") if part)
     tables = "".join(_table(stage, results.points(stage)) for stage in results.evaluations)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-{paragraphs}
+    return document(
+        title,
+        f"""{paragraphs}
 <p class="note">{done} of {len(lines)} cells are done.</p>
 {f"<ul>{undone}</ul>" if undone else ""}
 <div class="wide">{"".join(picture(caption, svg) for caption, svg in figures.items())}</div>
 {tables}
 <h2>Every cell</h2>
-{"".join(map(_cell, lines))}
-</main>
-</body>
-</html>
-"""
+{"".join(map(_cell, lines))}""",
+    )
 
 
 def _table(stage: str, points: Sequence[Point]) -> str:
@@ -89,12 +77,8 @@ def _table(stage: str, points: Sequence[Point]) -> str:
         for name in ("kl", *extra, "length"):
             figure = point.figures.get(name)
             cells.append(f"{figure['mean']:z.2f}" if figure else "–")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f"""<h2>{escape(stage)}</h2>
-<div class="card scroll"><table>
-<thead><tr>{"".join(f"<th>{escape(head)}</th>" for head in heads)}</tr></thead>
-<tbody>{"".join(rows)}</tbody></table></div>
-"""
+        rows.append(cells)
+    return f"<h2>{escape(stage)}</h2>\n{table(heads, rows)}\n"
 
 
 def _cell(line: Line) -> str:

@@ -9,7 +9,7 @@ import jax
 from matplotlib.figure import Figure
 import numpy as np
 
-from po_jax.evaluation.plots import FAINT, INK, MARKERS, PALETTE, plain, plainly
+from po_jax.evaluation.plots import FAINT, INK, MARKERS, PALETTE, name_the_sides, plain, plainly
 from po_jax.studies.results import Point, Results
 
 LABELS = {
@@ -66,12 +66,7 @@ class Matrix:
                     fontsize=10,
                 )
         axes.imshow(means, cmap="RdBu", vmin=0.05, vmax=0.95)
-        labels = list(map(plain, names))
-        axes.set_xticks(range(len(names)), labels, rotation=30, ha="left", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), labels)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        name_the_sides(axes, names)
         seeds = f"; mean and extremes of {len(found)} evaluations" if len(found) > 1 else ""
         axes.set_xlabel(f"the row is preferred to the column{seeds}", color=FAINT)
         return figure

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import math
 from typing import Any
+
+from po_jax.names import nearest
 
 Followed = Mapping[str, Any]  # as JSON has it: it is kept with every checkpoint
 
@@ -50,11 +51,9 @@ class EarlyStopping:
         value = results.get(self.metric, math.nan)
         if so_far is None:
             if self.metric not in results:
-                near = difflib.get_close_matches(self.metric, sorted(results), n=3, cutoff=0.5)
-                hint = f" Nearest: {', '.join(near)}." if near else ""
                 raise ValueError(
                     f"EarlyStopping.metric: expected one of {sorted(results)}, got "
-                    f"{self.metric!r}.{hint}"
+                    f"{self.metric!r}.{nearest(self.metric, results)}"
                 )
             so_far = {"best": None, "at": step, "waited": 0}
         best = so_far["best"]

@@ -77,6 +77,16 @@ def assert_bit_for_bit(found, expected):
             np.testing.assert_array_equal(leaf.value(), wanted[name].value(), err_msg=name)
 
 
+def assert_all_fail(run, step, within, what, **environment):
+    """Begins a run that something ends after a step; all processes end with it, and in time."""
+    started = run.start(**environment)
+    run.wait_for(step)
+    began = time.monotonic()
+    statuses = cluster.end(started, within)
+    print(f"{what}: all ended after {time.monotonic() - began:.1f} s")
+    assert statuses == [1, 1]
+
+
 @pytest.mark.parametrize("who", [(0,), (1,), (0, 1)])
 def test_a_signal_to_any_is_heard_by_all_and_saved_at_one_step(case, undisturbed, who):
     run = case("slow_judge", f"signal_{'_'.join(map(str, who))}")
@@ -110,12 +120,7 @@ def test_a_process_that_is_killed_ends_the_other(case, undisturbed, who):
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_judge_that_fails_on_one_process_ends_all_with_its_message(case, undisturbed, who):
     run = case("failing_judge", f"judge_{who}")
-    started = run.start(TROUBLE=str(who))
-    run.wait_for(2)
-    began = time.monotonic()
-    statuses = cluster.end(started, 60.0)
-    print(f"judge failing on {who}: all ended after {time.monotonic() - began:.1f} s")
-    assert statuses == [1, 1]
+    assert_all_fail(run, 2, 60.0, f"judge failing on {who}", TROUBLE=str(who))
     for index in (0, 1):
         said = (run.logs / f"{index}.log").read_text()
         assert "the key has expired" in said
@@ -127,12 +132,7 @@ def test_a_judge_that_fails_on_one_process_ends_all_with_its_message(case, undis
 
 def test_a_full_disk_on_the_first_process_ends_all(case, undisturbed):
     run = case("full_disk", "disk")
-    started = run.start(TROUBLE="0")
-    run.wait_for(2)
-    began = time.monotonic()
-    statuses = cluster.end(started, 90.0)
-    print(f"full disk: all ended after {time.monotonic() - began:.1f} s")
-    assert statuses == [1, 1]
+    assert_all_fail(run, 2, 90.0, "full disk", TROUBLE="0")
     for index in (0, 1):
         assert "No space left on device" in (run.logs / f"{index}.log").read_text()
     run.finish()
@@ -141,12 +141,7 @@ def test_a_full_disk_on_the_first_process_ends_all(case, undisturbed):
 
 def test_a_loss_that_is_no_number_ends_all_and_the_last_good_step_stays(case):
     run = case("not_finite", "not_finite")
-    started = run.start()
-    run.wait_for(4)
-    began = time.monotonic()
-    statuses = cluster.end(started, 90.0)
-    print(f"a loss that is not finite: all ended after {time.monotonic() - began:.1f} s")
-    assert statuses == [1, 1]
+    assert_all_fail(run, 4, 90.0, "a loss that is not finite")
     for index in (0, 1):
         said = (run.logs / f"{index}.log").read_text()
         assert "error: step 6: the loss is nan and the gradient's norm nan" in said
@@ -156,12 +151,7 @@ def test_a_loss_that_is_no_number_ends_all_and_the_last_good_step_stays(case):
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_save_that_fails_on_one_process_ends_all_with_its_message(case, undisturbed, who):
     run = case("failing_save", f"save_{who}")
-    started = run.start(TROUBLE=str(who))
-    run.wait_for(4)
-    began = time.monotonic()
-    statuses = cluster.end(started, 90.0)
-    print(f"a save failing on {who}: all ended after {time.monotonic() - began:.1f} s")
-    assert statuses == [1, 1]
+    assert_all_fail(run, 4, 90.0, f"a save failing on {who}", TROUBLE=str(who))
     for index in (0, 1):
         said = (run.logs / f"{index}.log").read_text()
         prefix = "error: " if index == who else f"error: process {who}: "

@@ -90,6 +90,7 @@ def test_an_online_run(tmp_path, capsys):
     assert "The run fits as given." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "task", "algorithm", "programs"),
     [

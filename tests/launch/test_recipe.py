@@ -7,16 +7,13 @@ import shlex
 import textwrap
 
 from etils import epath
-import jax
 import numpy as np
 import pytest
 
 from launch import convert, gin_support, train
-from po_jax.checkpoints import describe, hugging_face, tokenizer
-from po_jax.checkpoints.leaves import from_array
+from po_jax.checkpoints import describe, tokenizer
 from po_jax.checkpoints.load import open_checkpoint
-from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
+from tests.launch import hub_t5
 
 RECIPE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
 SMALL = {  # What makes the recipe's own commands quick.
@@ -25,16 +22,6 @@ SMALL = {  # What makes the recipe's own commands quick.
     "TRAIN_STEPS = 1000": "TRAIN_STEPS = 1\nBATCH_SIZE = 8",
     'JUDGE_CHECKPOINT_PATH = "runs/judge"': 'JUDGE_CHECKPOINT_PATH = "flan-t5-base"',
 }
-CONFIG = T5Config(  # of gin/models/t5_1_1/tiny.gin
-    vocab_size=32128,
-    emb_dim=8,
-    num_heads=4,
-    head_dim=3,
-    mlp_dim=16,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_activations=("gelu", "linear"),
-)
 
 
 def follow():
@@ -52,14 +39,8 @@ def follow():
 def write_inputs():
     """A small T5 and comparisons, in the working directory."""
     directory = epath.Path("flan-t5-base")
-    directory.mkdir()
-    params = jax.jit(T5LM(CONFIG).init)(jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    named = {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
-    hugging_face.write(
-        directory, {n: from_array(leaf, n) for n, leaf in named.items()}, CONFIG, family="t5"
-    )
-    tokenizer.write(directory, tokenizer.BYTES, embedding_rows=CONFIG.vocab_size)
+    parameters = hub_t5.write(directory)
+    tokenizer.write(directory, tokenizer.BYTES, embedding_rows=hub_t5.CONFIG.vocab_size)
     Path("data").mkdir()
     for split, count in (("train", 40), ("validation", 32), ("test", 1)):
         rows = [
@@ -67,7 +48,7 @@ def write_inputs():
             for i in range(count)
         ]
         Path("data", f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return {name: np.asarray(leaf) for name, leaf in named.items()}
+    return parameters
 
 
 @pytest.mark.slow
@@ -82,7 +63,8 @@ def test_three_commands(tmp_path, monkeypatch):
     assert train.main(policy) == 0
     assert convert.main(back) == 0
     aligned = open_checkpoint("aligned")
-    assert aligned.config == CONFIG and describe.parameter_shapes(CONFIG).keys() == before.keys()
+    assert aligned.config == hub_t5.CONFIG
+    assert describe.parameter_shapes(hub_t5.CONFIG).keys() == before.keys()
     moved = [np.abs(leaf.value() - before[n]).max() for n, leaf in aligned.parameters.items()]
     assert max(moved) > 0 and np.isfinite(moved).all()
     assert tokenizer.present(aligned.path)

@@ -21,7 +21,7 @@ from tests.launch import tiny_policies
 _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 _HERE = os.geteuid() == 0 and all(map(shutil.which, _NEEDED))
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slurm,
     pytest.mark.skipif(not _HERE, reason=f"needs root and {', '.join(_NEEDED)}"),
 ]
 

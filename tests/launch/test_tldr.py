@@ -4,34 +4,20 @@ import json
 from pathlib import Path
 import shutil
 
+from etils import epath
 import gin
-import jax
 import pytest
 
 from launch import GIN_FOLDER, tldr
-from po_jax.checkpoints import hugging_face
-from po_jax.checkpoints.leaves import from_array
-from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
+from tests.launch import hub_t5
 
 pyarrow = pytest.importorskip("pyarrow", reason="the extra tldr is not installed")
-CONFIG = T5Config(  # of gin/models/t5_1_1/tiny.gin
-    vocab_size=32128,
-    emb_dim=8,
-    num_heads=4,
-    head_dim=3,
-    mlp_dim=16,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_activations=("gelu", "linear"),
-)
 EMPTY = 3  # rows that say nothing, in every table
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
     """What the hub has, but small."""
-    from etils import epath
     import pyarrow.parquet
 
     where = tmp_path_factory.mktemp("hub")
@@ -46,13 +32,8 @@ def copies(tmp_path_factory):
             else:
                 row |= {"chosen": short, "rejected": " long and long"}
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    model = where / "google" / "flan-t5-small"
-    model.mkdir(parents=True)
-    params = jax.jit(T5LM(CONFIG).init)(jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    named = {jax.tree_util.keystr(key, simple=True, separator="/"): x for key, x in leaves}
-    arrays = {name: from_array(x, name) for name, x in named.items()}
-    hugging_face.write(epath.Path(model), arrays, CONFIG, family="t5")
+    model = epath.Path(where / "google" / "flan-t5-small")
+    hub_t5.write(model)
     shutil.copy(GIN_FOLDER.parent / "tasks" / "docstrings.model", model / "spiece.model")
     (model / "generation_config.json").write_text("{}")
     yield where

@@ -15,6 +15,7 @@ from tests.training import small_run
 STEPS = 4
 
 
+@pytest.mark.slow
 def test_begun_and_resumed_in_a_bucket(tmp_path):
     expected = small_run.offline_ipo(tmp_path, STEPS)
     with buckets.in_memory():
