@@ -6,7 +6,6 @@ for T5X do for prompts and for supervised training. Their preprocessing must not
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-import difflib
 import logging
 from typing import Any
 
@@ -16,6 +15,7 @@ import seqio
 from po_jax.data.corpus import WHERE, BatchStream, Corpus, Layout, Ragged
 from po_jax.data.layouts import COMPLETIONS
 from po_jax.data.remarks import remarks
+from po_jax.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ def known(task: str) -> seqio.Task | seqio.Mixture:
     """
     names = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
     if task not in names:
-        nearest = difflib.get_close_matches(task, names, n=3, cutoff=0.4) or sorted(names)
-        raise ValueError(f"no task {task!r} is registered. Nearest: {', '.join(nearest)}")
+        hint = nearest(task, names) or f" Registered: {', '.join(sorted(names))}."
+        raise ValueError(f"no task {task!r} is registered.{hint}")
     return seqio.get_mixture_or_task(task)
 
 

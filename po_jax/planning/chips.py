@@ -8,7 +8,6 @@ https://docs.cloud.google.com/tpu/docs; GPUs, the data sheets "NVIDIA H100" and 
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import math
 import os
@@ -17,6 +16,8 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+
+from po_jax.names import nearest
 
 GIB = 2.0**30
 
@@ -69,10 +70,9 @@ class Topology:
         found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
         name = found[1] if found else text.split(":")[0]
         if name not in CHIPS:
-            near = difflib.get_close_matches(name, CHIPS, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"expected a topology of one of {', '.join(CHIPS)}, got {text!r}{hint}"
+                f"expected a topology of one of {', '.join(CHIPS)}, got {text!r}."
+                f"{nearest(name, CHIPS)}"
             )
         if not found or slices < 1:
             raise ValueError(

@@ -33,6 +33,7 @@ from po_jax.partitioning import collect, make_partitioner
 from po_jax.sampling import Sampler
 from po_jax.t5.language_model import T5LM
 from po_jax.training import loop
+from po_jax.training.early_stopping import EarlyStopping
 from po_jax.training.held_out import JudgeEvaluation, PolicyEvaluation, SupervisedEvaluation
 from po_jax.training.offline_feed import DataFeed, OfflineFeed
 from po_jax.training.online_feed import OnlineFeed
@@ -125,13 +126,19 @@ def train(folder: Path, steps: int, feed, data, model, evaluation, **options) ->
     )
 
 
-def sft(folder: Path, steps: int) -> None:
+def sft(folder: Path, steps: int, **options) -> None:
     corpus = small_run.corpus()
     tokens = {"inputs": corpus.tokens["inputs"], "targets": corpus.tokens["completion_1"]}
     corpus = dataclasses.replace(corpus, tokens=tokens)
     data = BatchStream(corpus, layouts.Supervised(small_run.LENGTHS), 8)
     model = SupervisedModel(language_model=MODEL)
-    train(folder, steps, DataFeed, data, model, partial(_supervised, model, data))
+    train(folder, steps, DataFeed, data, model, partial(_supervised, model, data), **options)
+
+
+def stopped_early(folder: Path, steps: int) -> None:
+    """Ends at its second evaluation: nothing is gain enough."""
+    early = EarlyStopping(metric="held_out/loss", largest=False, patience=1, least_gain=99.0)
+    sft(folder, steps, early_stopping=early)
 
 
 def _supervised(model, data, run):
@@ -254,8 +261,8 @@ def evaluate(folder: Path, steps: int) -> None:
 
 RUNS = {
     run.__name__: run
-    for run in (sft, reward_model, preference_model, offline_ipo, ipo_md, ipo_md_python, rlhf)
-    + (sample, label, evaluate)
+    for run in (sft, stopped_early, reward_model, preference_model, offline_ipo)
+    + (ipo_md, ipo_md_python, rlhf, sample, label, evaluate)
 }
 
 
