@@ -24,11 +24,9 @@ _SIZES = {
     "sliding_window": "sliding_window",
 }
 _LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
-_NUMBERS = {  # The others, and what a config that says nothing of them means.
+_CAPS = {  # And what a config that says nothing of them means; null is none.
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
-    "dropout_rate": 0.0,
-    "rope_theta": 10000.0,
 }
 # What the network takes for granted; a config that says nothing of it means these, too.
 _FIXED = {
@@ -97,18 +95,22 @@ def read(content: Mapping[str, Any], file: epath.Path) -> T5GemmaConfig:
             vocab_size=sizes[0],
             encoder=_read_stack(stacks["encoder"], "encoder"),
             decoder=_read_stack(decoder, "decoder"),
-            final_softcap=_number(decoder, "final_logit_softcapping"),
-            dropout_rate=_number(content, "dropout_rate"),
+            final_softcap=_cap(decoder, "final_logit_softcapping"),
+            dropout_rate=_number(content, "dropout_rate", 0.0),
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def _number(content: Mapping[str, Any], name: str) -> float | None:
-    value = content.get(name, _NUMBERS[name])
-    if value is not None and type(value) not in (int, float):
+def _number(content: Mapping[str, Any], name: str, unsaid: float) -> float:
+    value = content.get(name, unsaid)
+    if type(value) not in (int, float):
         raise ValueError(f"expected {name} to be a number, got {value!r}.")
     return value
+
+
+def _cap(content: Mapping[str, Any], name: str) -> float | None:
+    return _number(content, name, _CAPS[name]) if content.get(name, 0.0) is not None else None
 
 
 def _read_stack(content: Mapping[str, Any], name: str) -> StackConfig:
@@ -129,8 +131,8 @@ def _read_stack(content: Mapping[str, Any], name: str) -> StackConfig:
     return StackConfig(
         **{ours: content[theirs] for ours, theirs in _SIZES.items()},
         sliding_layers=None if types is None else [_LAYER_TYPES[kind] for kind in types],
-        attention_softcap=_number(content, "attn_logit_softcapping"),
-        rope_theta=_number(rope, "rope_theta"),
+        attention_softcap=_cap(content, "attn_logit_softcapping"),
+        rope_theta=_number(rope, "rope_theta", 10000.0),
     )
 
 

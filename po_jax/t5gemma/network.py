@@ -29,6 +29,11 @@ class Transformer(nn.Module):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
 
+    @property
+    def scan_layers(self):
+        """T5X's state initialiser asks the module for this."""
+        return self.config.scan_layers
+
     def encode(self, tokens, segment_ids=None, *, deterministic=True):
         """Encodes prompts [B, S] to [B, S, E]; packed ones attend within their segment only."""
         allowed = (tokens != self.pad)[:, None, :]

@@ -86,6 +86,28 @@ def test_gemmas_kind_of_file_gets_no_sentinels_and_is_found_by_its_name(tmp_path
         tokenizer.write(copied, str(tmp_path / "tokenizer.model"), embedding_rows=90)
 
 
+def test_gemmas_kind_of_tokenizer_json(tmp_path):
+    """Byte pairs, with the special tokens that the file beside it names."""
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True))
+    made.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    made.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.Replace("\u2581", " "), tokenizers.decoders.Fuse()]
+    )
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    texts = [f"The number {i} times {i % 7} is {i * (i % 7)}." for i in range(300)]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=90, special_tokens=special)
+    made.train_from_iterator(texts, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    names = {f"{token[1:-1]}_token": token for token in special}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    read = vocabularies.t5(tmp_path)
+    assert (read.vocab_size, read.pad_id, read.eos_id, read.unk_id) == (90, 0, 1, 3)
+    assert read.decode(read.encode(texts[8])) == texts[8]
+    assert 1 not in read.encode("is <eos>.") and 2 not in read.encode("<bos> is")
+    assert tokenizer.check(str(tmp_path / "tokenizer.json"), embedding_rows=90) == 0
+
+
 @pytest.mark.parametrize("extra_ids", [0, 20, 250])
 def test_as_many_sentinels_as_the_config_beside_it_says(tmp_path, extra_ids):
     shutil.copy(SHIPPED, tmp_path / "spiece.model")
