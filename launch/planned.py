@@ -73,6 +73,7 @@ class Planner:
         self._topology = topology
         self._note = note
         self._devices = topology.devices()
+        self._network = ""  # name of the last plan's configuration of its network
 
     def sweep(self) -> list[Trial]:
         """All sizes of the model axis that are powers of two, and divide the chips of a slice."""
@@ -89,7 +90,7 @@ class Planner:
             last = trials[-1]
             if last.plan is None or last.plan.fits:
                 break
-            remedy = _remedy(last.plan, last.bindings)
+            remedy = _remedy(last.plan, last.bindings, self._network)
             if remedy is None:
                 break
             kept = [b for b in last.bindings if b.split("=")[0] != remedy.split("=")[0]]
@@ -102,6 +103,8 @@ class Planner:
         gin_support.configure(given.files, [*given.bindings, *bindings], given.folders)
         try:
             trainer, drawing, scored = described(self._devices)
+            network = getattr(trainer.model.language_model, "config", None)
+            self._network = type(network).__name__
             work = programs.work_of(trainer, drawing, scored)
         except ValueError as error:
             return Trial(bindings, None, str(error).splitlines()[0])
@@ -109,7 +112,7 @@ class Planner:
         return Trial(bindings, plan(work, self._topology, mesh, trainer.total_steps, self._note))
 
 
-def _remedy(found: Plan, tried: Sequence[str]) -> str | None:
+def _remedy(found: Plan, tried: Sequence[str], network: str) -> str | None:
     """The setting that helps most against what a plan has too much of; None if all are spent."""
     names = {binding.split("=")[0] for binding in tried}
     mesh = found.mesh
@@ -123,7 +126,7 @@ def _remedy(found: Plan, tried: Sequence[str]) -> str | None:
     elif largest == "step":
         micro = next((int(b.split("=")[1]) for b in tried if b.startswith("MICRO_BATCHES")), 1)
         options = [
-            "config.T5Config.remat_policy='full'",
+            f"config.{network}.remat_policy='full'",
             f"MICRO_BATCHES={4 * micro}",
             more_partitions,
         ]

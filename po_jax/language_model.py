@@ -1,6 +1,7 @@
 """How everything but the networks knows a language model: pi(y | x) and the parts it is made of.
 
-`po_jax.t5` holds one. Another network needs these methods, and no change elsewhere.
+`po_jax.t5` holds one, `po_jax.t5gemma` another. A further network needs these methods, and no
+change elsewhere.
 """
 
 from collections.abc import Callable

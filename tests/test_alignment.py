@@ -2,15 +2,18 @@
 
 import json
 
+from etils import epath
 import numpy as np
 import pytest
+import seqio
 
 import po_jax
 from po_jax.alignment import Policy
 from po_jax.checkpoints.load import open_checkpoint
 from po_jax.data import in_memory
+from po_jax.sampling import Strategy
 from tasks import vocabularies
-from tests.launch import tiny_policies
+from tests.launch import hub_t5gemma, tiny_policies
 from tests.launch.test_algorithms import command
 
 RECORDS = [
@@ -103,7 +106,7 @@ def test_a_bad_record_is_named(record, message, start):
 
 def test_a_vocabulary_too_large_is_refused(start):
     large = vocabularies.t5(vocabularies.DOCSTRINGS_MODEL)  # with a hundred sentinels on top
-    with pytest.raises(ValueError, match="at most 4096 ids, got 4196"):
+    with pytest.raises(ValueError, match="at most 8192 ids, got 8292"):
         Policy.load(start.checkpoint, large)
 
 
@@ -111,3 +114,18 @@ def test_the_package_tells_what_it_has():
     assert {"Alignment", "Policy", "Sampler"} <= set(dir(po_jax))
     with pytest.raises(AttributeError, match="no attribute 'Trainee'"):
         po_jax.Trainee  # noqa: B018
+
+
+def test_a_t5gemma_answers_and_is_saved_as_it_was(tmp_path):
+    directory = epath.Path(tmp_path / "hub")
+    before = hub_t5gemma.write(directory)
+    policy = Policy.load(directory, seqio.ByteVocabulary())
+    assert policy.language_model.special_ids == hub_t5gemma.IDS
+    answers = policy.complete(
+        ["one", "a longer one"], strategy=Strategy(max_length=3), prompt_length=16
+    )
+    assert len(answers) == 2 and all(isinstance(answer, str) for answer in answers)
+    policy.save(tmp_path / "saved")
+    saved = open_checkpoint(tmp_path / "saved")
+    for name, leaf in saved.parameters.items():
+        np.testing.assert_array_equal(leaf.value(), before[name], err_msg=name)

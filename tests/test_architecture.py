@@ -29,6 +29,7 @@ LAYERS = (
     "losses",
     "language_model",
     "t5",
+    "t5gemma",
     "sampling",
     "checkpoints",
     "models",
@@ -117,8 +118,11 @@ def test_no_line_is_exempt_from_the_formatter():
 def test_only_its_own_room_and_its_checkpoints_know_a_network_by_name():
     for path in _files("po_jax", "launch"):
         place = path.relative_to(ROOT / "po_jax") if path.is_relative_to(ROOT / "po_jax") else path
-        if place.parts[0] != "t5" and place.as_posix() != "checkpoints/describe.py":
-            assert "T5LM" not in path.read_text(), path.relative_to(ROOT)
+        if place.as_posix() != "checkpoints/describe.py":
+            for room, name in (("t5", "T5LM"), ("t5gemma", "T5GemmaLM")):
+                assert place.parts[0] == room or name not in path.read_text(), path.relative_to(
+                    ROOT
+                )
 
 
 def test_po_jax_imports_only_what_it_may():

@@ -19,6 +19,8 @@ from po_jax.sampling import Strategy, sample
 from po_jax.sampling.strategy import choose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
+from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.language_model import T5GemmaLM
 from tests.t5.test_network import VERSIONS, golden_config, load_tree, packing, scanned
 
 EOS, VOCAB, LENGTH = 1, 5, 3
@@ -34,15 +36,43 @@ TINY = T5LM(
         mlp_activations=("gelu", "linear"),
     )
 )
+STACK = StackConfig(
+    emb_dim=8,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_dim=7,
+    num_layers=2,
+    query_scalar=3,
+    sliding_window=2,
+)
+FAMILIES = {
+    "t5": TINY,
+    "t5gemma": T5GemmaLM(
+        T5GemmaConfig(VOCAB, dataclasses.replace(STACK, emb_dim=6), STACK),
+        special_ids=SpecialIds(pad=0, eos=EOS, start=2),
+    ),
+}
 PROMPT = jnp.array([[2, 3, 4, 2, 0, 0], [3, 3, 2, 4, 4, 2]], jnp.int32)
+
+
+def sharp_policies(model):
+    """pi and mu, sharpened so that they differ and end at different lengths."""
+    init = jax.jit(model.init)
+    sharpen = functools.partial(jax.tree.map, lambda p: 1.5 * p)
+    return sharpen(init(jax.random.key(3))), sharpen(init(jax.random.key(4)))
 
 
 @pytest.fixture(scope="module")
 def policies():
-    """pi and mu of the tiny model, sharpened so that they differ and end at different lengths."""
-    init = jax.jit(TINY.init)
-    sharpen = functools.partial(jax.tree.map, lambda p: 1.5 * p)
-    return sharpen(init(jax.random.key(3))), sharpen(init(jax.random.key(4)))
+    return sharp_policies(TINY)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    """A model, and its policies."""
+    model = FAMILIES[request.param]
+    return model, sharp_policies(model)
 
 
 def completions():
@@ -61,15 +91,13 @@ MASK = np.array([[t < len(y) for t in range(LENGTH)] for y in ALL])
 
 def exact(model, params, prompt):
     """[batch, completions, LENGTH, VOCAB] next-token log-probs along every completion."""
-    inputs = np.pad(TOKENS, ((0, 0), (1, 0)))[:, :-1]
+    start = model.special_ids.start
+    inputs = np.pad(TOKENS, ((0, 0), (1, 0)), constant_values=start)[:, :-1]
 
     @jax.jit
     def run(params):
-        encoded = model.encode(params, prompt)
         rows = jnp.tile(jnp.asarray(inputs), (prompt.shape[0], 1))
-        logits = model.module.apply(
-            {"params": params}, encoded.states, encoded.mask, rows, method="decode"
-        )
+        logits = model.logits(params, jnp.repeat(prompt, len(inputs), axis=0), rows)
         return jax.nn.log_softmax(logits).reshape(prompt.shape[0], *inputs.shape, VOCAB)
 
     return np.asarray(run(params), np.float64)
@@ -83,16 +111,17 @@ def mixture(policy, reference, beta):
     return np.sum(np.take_along_axis(mixed, tokens, -1)[..., 0] * MASK, axis=-1)
 
 
-def test_frequencies_are_those_of_the_mixture(policies):
+def test_frequencies_are_those_of_the_mixture(family):
     """Two prompts, one padded; a third of the rows each at beta 0, 0.3 and 1, side by side.
 
     Chi-square over all 85 completions (those expected less than 5 times pooled), 2 x 3 tests:
     each must have p > 0.001. The key is fixed, so a passing run stays one.
     """
+    model, policies = family
     betas, draws = (0.0, 0.3, 1.0), 3000
     beta = jnp.tile(jnp.array(betas, jnp.float32), (2, draws))
-    rollout = sample(TINY, Strategy(LENGTH), *policies, PROMPT, beta, jax.random.key(7))
-    log_pi, log_mu = (exact(TINY, params, PROMPT) for params in policies)
+    rollout = sample(model, Strategy(LENGTH), *policies, PROMPT, beta, jax.random.key(7))
+    log_pi, log_mu = (exact(model, params, PROMPT) for params in policies)
     index = {y: i for i, y in enumerate(ALL)}
     for row, column in itertools.product(range(2), range(3)):
         tokens = np.asarray(rollout.completion[row, column::3])
@@ -113,15 +142,16 @@ def test_frequencies_are_those_of_the_mixture(policies):
         assert stats.chisquare(observed, wrong).pvalue < 1e-6
 
 
-def test_log_probabilities_are_teacher_forced_ones(policies):
+def test_log_probabilities_are_teacher_forced_ones(family):
+    model, policies = family
     beta = jnp.array([[0.0, 0.3, 1.0], [0.6, 0.6, 0.0]], jnp.float32)
-    rollout = sample(TINY, Strategy(LENGTH), *policies, PROMPT, beta, jax.random.key(1))
-    score = jax.jit(TINY.score)
+    rollout = sample(model, Strategy(LENGTH), *policies, PROMPT, beta, jax.random.key(1))
+    score = jax.jit(model.score)
     log_pi = score(policies[0], PROMPT, rollout.completion, rollout.mask)
     log_mu = score(policies[1], PROMPT, rollout.completion, rollout.mask)
     np.testing.assert_allclose(rollout.policy_logprob, log_pi, atol=1e-5)
     np.testing.assert_allclose(rollout.partner_logprob, log_mu, atol=1e-5)
-    exact_pi, exact_mu = (exact(TINY, params, PROMPT) for params in policies)
+    exact_pi, exact_mu = (exact(model, params, PROMPT) for params in policies)
     index = {y: i for i, y in enumerate(ALL)}
     for row, column in itertools.product(range(2), range(3)):
         tokens, mask = rollout.completion[row, column], rollout.mask[row, column]

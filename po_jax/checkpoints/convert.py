@@ -21,7 +21,6 @@ from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.checkpoints.load import Checkpoint, open_checkpoint
-from po_jax.t5.config import T5Config
 
 Format = Literal["hugging_face", "t5x", "po_jax"]
 FORMATS = Format.__args__
@@ -74,7 +73,7 @@ class Conversion:
 
     source: Checkpoint
     format: Format
-    config: T5Config
+    config: hugging_face_config.Config
     family: str
     parameters: Leaves
     slots: Leaves
@@ -153,11 +152,7 @@ def plan(source: epath.PathLike, target: Target) -> Conversion:
     config = described.config or describe.infer_config(
         checkpoint.parameters, activation=target.activation, where=where
     )
-    config = dataclasses.replace(
-        config,
-        scan_layers=target.scanned,
-        shared_relative_bias=not target.scanned and family != "umt5",
-    )
+    config = describe.with_layers(config, scanned=target.scanned, family=family)
     parameters = trees.fit(checkpoint.parameters, describe.parameter_shapes(config), where)
     parameters = {name: lazy.finite(leaf) for name, leaf in parameters.items()}
     if target.dtype is not None:
@@ -191,7 +186,7 @@ def _require_possible(conversion: Conversion) -> None:
                 "stacked layers and optimiser slots, got hugging_face."
             )
         return
-    if not config.shared_relative_bias and not config.scan_layers:
+    if conversion.family == "umt5" and not config.scan_layers:
         raise ValueError(
             f"{source.path}: expected stacked layers (scanned) for a relative bias in every "
             "layer, which T5X's network of named layers does not have."

@@ -9,17 +9,20 @@ import flax
 import jax
 
 from po_jax.checkpoints import trees
+from po_jax.checkpoints.hugging_face_config import Config
 from po_jax.checkpoints.leaves import Leaves
 from po_jax.checkpoints.load import Checkpoint
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, SpecialIds
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
+from po_jax.t5gemma.config import T5GemmaConfig
+from po_jax.t5gemma.language_model import T5GemmaLM
 
 
 @functools.cache  # Tracing a deep network takes seconds.
-def parameter_shapes(config: T5Config) -> Mapping[str, tuple[int, ...]]:
+def parameter_shapes(config: Config) -> Mapping[str, tuple[int, ...]]:
     """Shapes of a network's parameters by path; nothing is allocated."""
-    tree = jax.eval_shape(T5LM(config).init, jax.random.key(0))
+    tree = jax.eval_shape(_model(config, SpecialIds()).init, jax.random.key(0))
     leaves = flax.traverse_util.flatten_dict(tree, sep="/")
     return types.MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
@@ -32,12 +35,27 @@ def language_model(checkpoint: Checkpoint, *, activation: str | None = None) -> 
       activation: see `infer_config`; where the checkpoint does not describe its network.
 
     Raises:
-      ValueError: if it is no T5.
+      ValueError: if it is no T5, or a T5Gemma that does not say so.
     """
     config = checkpoint.config or infer_config(
         checkpoint.parameters, activation=activation, where=str(checkpoint.path)
     )
-    return T5LM(dataclasses.replace(config, dropout_rate=0.0))
+    ids = checkpoint.about.special_ids or SpecialIds()
+    return _model(dataclasses.replace(config, dropout_rate=0.0), ids)
+
+
+def _model(config: Config, special_ids: SpecialIds) -> LanguageModel:
+    if isinstance(config, T5GemmaConfig):
+        return T5GemmaLM(config, special_ids=special_ids)
+    return T5LM(config, special_ids=special_ids)
+
+
+def with_layers(config: Config, *, scanned: bool, family: str) -> Config:
+    """The same network with its layers stacked or named, as checkpoints of its family have them."""
+    if isinstance(config, T5GemmaConfig):
+        return dataclasses.replace(config, scan_layers=scanned)
+    shared = not scanned and family != "umt5"
+    return dataclasses.replace(config, scan_layers=scanned, shared_relative_bias=shared)
 
 
 def infer_config(leaves: Leaves, *, activation: str | None, where: str) -> T5Config:

@@ -1,4 +1,4 @@
-"""Hugging Face directories: the same T5 under other names, kernels transposed.
+"""Hugging Face directories: the same T5 or T5Gemma under other names, kernels transposed.
 
 A directory holds config.json, safetensors (one file or shards with an index), the generation
 config and the tokenizer's files.
@@ -11,12 +11,18 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import about, hugging_face_config, safetensors, tokenizer
+from po_jax.checkpoints import (
+    about,
+    hugging_face_config,
+    hugging_face_t5gemma,
+    safetensors,
+    tokenizer,
+)
 from po_jax.checkpoints import leaves as lazy
-from po_jax.checkpoints.hugging_face_config import CONFIG, special_ids_json, to_json
+from po_jax.checkpoints.hugging_face_config import CONFIG, Config, special_ids_json, to_json
 from po_jax.checkpoints.leaves import Leaf, Leaves
-from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
+from po_jax.t5gemma.config import T5GemmaConfig
 
 EMBEDDING = "token_embedder/embedding"
 GENERATION = "generation_config.json"
@@ -50,8 +56,14 @@ def is_hugging_face(path: epath.Path) -> bool:
     return (path / CONFIG).exists()
 
 
-def names(config: T5Config) -> dict[str, str]:
+def names(config: Config) -> dict[str, str]:
     """Hugging Face's name of every parameter of the network of named layers, by T5X's name."""
+    if isinstance(config, T5GemmaConfig):
+        return hugging_face_t5gemma.names(config)
+    return _t5_names(config)
+
+
+def _t5_names(config: T5Config) -> dict[str, str]:
     result = {EMBEDDING: SHARED_WEIGHT}
     if not config.logits_via_embedding:
         result[HEAD] = HEAD_WEIGHT
@@ -74,7 +86,7 @@ def names(config: T5Config) -> dict[str, str]:
     return result
 
 
-def read(directory: epath.Path) -> tuple[dict[str, Leaf], T5Config, str]:
+def read(directory: epath.Path) -> tuple[dict[str, Leaf], Config, str]:
     """The leaves of a directory by T5X's names, opened but not read; its network and family.
 
     Raises:
@@ -83,6 +95,24 @@ def read(directory: epath.Path) -> tuple[dict[str, Leaf], T5Config, str]:
     """
     tensors = dict(safetensors.read(directory))
     config, family = hugging_face_config.read(directory, has_head=HEAD_WEIGHT in tensors)
+    wanted = names(config)
+    if isinstance(config, T5GemmaConfig):
+        copies = hugging_face_t5gemma.COPIES
+    else:
+        copies = _t5_copies(tensors, config)
+    copies = {name: original for name, original in copies.items() if name in tensors}
+    _require(tensors, wanted, directory, known=(*copies, *_UNUSED))
+    for name, original in copies.items():
+        _require_equal(tensors[name], tensors[original])
+    leaves = {
+        ours: tensors[theirs] if _same_layout(ours) else lazy.transposed(tensors[theirs])
+        for ours, theirs in wanted.items()
+    }
+    return leaves, config, family
+
+
+def _t5_copies(tensors: dict[str, Leaf], config: T5Config) -> dict[str, str]:
+    """Names of tensors that must equal another; adds the embedding or head that is not said."""
     if SHARED_WEIGHT not in tensors:
         # Some writers keep the shared embedding only under the name of one of its users.
         present = [name for name in _COPIES if name in tensors]
@@ -92,21 +122,11 @@ def read(directory: epath.Path) -> tuple[dict[str, Leaf], T5Config, str]:
     if not tied and SHARED_WEIGHT in tensors:
         # A head that does not scale but equals the embedding is stored once.
         tensors.setdefault(HEAD_WEIGHT, tensors[SHARED_WEIGHT])
-    users = (*_COPIES, HEAD_WEIGHT) if tied else _COPIES
-    copies = [name for name in users if name in tensors]
-    wanted = names(config)
-    _require(tensors, wanted, directory, known=(*copies, *_UNUSED))
-    for name in copies:
-        _require_equal(tensors[name], tensors[SHARED_WEIGHT])
-    leaves = {
-        ours: tensors[theirs] if _same_layout(ours) else lazy.transposed(tensors[theirs])
-        for ours, theirs in wanted.items()
-    }
-    return leaves, config, family
+    return dict.fromkeys((*_COPIES, HEAD_WEIGHT) if tied else _COPIES, SHARED_WEIGHT)
 
 
 def _same_layout(name: str) -> bool:
-    return name == EMBEDDING or name.endswith("/scale")
+    return name.endswith(("/embedding", "/scale"))
 
 
 def _require(
@@ -136,7 +156,7 @@ def _require_equal(copy: Leaf, original: Leaf) -> None:
 def write(
     directory: epath.Path,
     parameters: Leaves,
-    config: T5Config,
+    config: Config,
     *,
     family: str,
     kept: Mapping[str, Any] | None = None,
@@ -147,22 +167,26 @@ def write(
       directory: that exists; `new_directory` makes an all-or-nothing one.
       parameters: those of the network of named layers.
       config: of that network.
-      family: `model_type`: t5, mt5 or umt5.
+      family: `model_type`: t5, mt5, umt5 or t5gemma.
       kept: another config.json, whose options stay where the network does not determine them.
 
     Raises:
       ValueError: if the family cannot hold the network.
     """
-    dtype = parameters[EMBEDDING].dtype.name
+    dtype = next(iter(parameters.values())).dtype.name
     description = to_json(config, family=family, dtype=dtype, kept=kept or {})
     tensors = {
         theirs: parameters[ours] if _same_layout(ours) else lazy.transposed(parameters[ours])
         for ours, theirs in names(config).items()
     }
     safetensors.write(directory, tensors)
-    generation = {name: description[name] for name in special_ids_json(SpecialIds())}
-    for file, content in ((CONFIG, description), (GENERATION, generation)):
-        (directory / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    _write_json(directory / CONFIG, description)
+    ids = hugging_face_config.special_ids(directory)
+    _write_json(directory / GENERATION, special_ids_json(ids))
+
+
+def _write_json(file: epath.Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def copy_rest(source: epath.Path, target: epath.Path) -> None:

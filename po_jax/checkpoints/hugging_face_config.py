@@ -1,13 +1,14 @@
-"""Hugging Face's config.json of a T5, to and from `T5Config`."""
+"""Hugging Face's config.json of a T5, to and from `T5Config`; a T5Gemma's has a file of its own."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from po_jax.checkpoints import json_files
+from po_jax.checkpoints import hugging_face_t5gemma, json_files
 from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
+from po_jax.t5gemma.config import T5GemmaConfig
 
 CONFIG = "config.json"
 
@@ -15,7 +16,9 @@ FAMILIES = {  # By model_type. ByT5, Flan and UL2 are of type t5.
     "t5": "T5ForConditionalGeneration",
     "mt5": "MT5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
+    hugging_face_t5gemma.FAMILY: "T5GemmaForConditionalGeneration",
 }
+Config = T5Config | T5GemmaConfig
 ACTIVATIONS = {
     "relu": ("relu",),
     "gated-relu": ("relu", "linear"),
@@ -49,7 +52,7 @@ _OPTIONAL = {  # What old files leave out.
 }
 
 
-def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
+def read(directory: epath.Path, *, has_head: bool) -> tuple[Config, str]:
     """The network of named layers that a directory describes, and its family.
 
     Args:
@@ -66,6 +69,14 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
         raise ValueError(
             f"{file}: expected a model_type of the T5 families {sorted(FAMILIES)}, got {family!r}."
         )
+    if family == hugging_face_t5gemma.FAMILY:
+        return hugging_face_t5gemma.read(content, file), family
+    return _read_t5(content, file, family, has_head=has_head), family
+
+
+def _read_t5(
+    content: Mapping[str, Any], file: epath.Path, family: str, *, has_head: bool
+) -> T5Config:
     unsaid = {
         "num_decoder_layers": content.get("num_layers"),
         "feed_forward_proj": _UNSAID_ACTIVATION[family],
@@ -87,7 +98,7 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
         if content.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{file}: expected {key} in {allowed}, got {content[key]!r}.")
     try:
-        config = T5Config(
+        return T5Config(
             **{ours: content[theirs] for ours, theirs in _SIZES.items()},
             mlp_activations=ACTIVATIONS[content["feed_forward_proj"]],
             logits_via_embedding=_tied(content, family, has_head=has_head),
@@ -95,16 +106,17 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[T5Config, str]:
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    return config, family
 
 
 def special_ids(directory: epath.Path) -> SpecialIds:
-    """Those of a directory; T5's where it does not say.
+    """Those of a directory; a T5's own where a T5 does not say.
 
     Raises:
       ValueError: if one is no token's id.
     """
     content = json_files.read_object(directory / CONFIG)
+    if content.get("model_type") == hugging_face_t5gemma.FAMILY:
+        return hugging_face_t5gemma.special_ids(content, directory / CONFIG)
     found = {ours: content.get(theirs) for ours, theirs in _SPECIAL_IDS.items()}
     wrong = [id for id in found.values() if id is not None and (type(id) is not int or id < 0)]
     if wrong:
@@ -131,9 +143,7 @@ def _tied(content: Mapping[str, Any], family: str, *, has_head: bool) -> bool:
     )
 
 
-def to_json(
-    config: T5Config, *, family: str, dtype: str, kept: Mapping[str, Any]
-) -> dict[str, Any]:
+def to_json(config: Config, *, family: str, dtype: str, kept: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.json; see `hugging_face.write`.
 
     Args:
@@ -144,6 +154,12 @@ def to_json(
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {family!r}.")
+    if isinstance(config, T5GemmaConfig) != (family == hugging_face_t5gemma.FAMILY):
+        raise ValueError(
+            f"family {family}: expected a network of it, got a {type(config).__name__}."
+        )
+    if isinstance(config, T5GemmaConfig):
+        return hugging_face_t5gemma.to_json(config, dtype=dtype, kept=kept)
     shared = family != "umt5"
     if config.shared_relative_bias != shared:
         raise ValueError(

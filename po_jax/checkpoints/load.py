@@ -17,7 +17,6 @@ from po_jax.checkpoints.about import About
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.language_model import LanguageModel
 from po_jax.partitioning import Partitioner
-from po_jax.t5.config import T5Config
 from po_jax.types import Params
 
 
@@ -43,7 +42,7 @@ class Checkpoint:
     slots: Leaves
     average: Leaves = dataclasses.field(default_factory=dict)
     step: int = 0
-    config: T5Config | None = None
+    config: hugging_face_config.Config | None = None
     family: str | None = None
     about: About = About()
 

@@ -1,12 +1,14 @@
 """The vocabulary beside the weights: SentencePiece or bytes, in the files `transformers` reads."""
 
 import json
+from typing import Any
 
 from etils import epath
 
 from po_jax.checkpoints import json_files
 
 SPIECE = "spiece.model"
+GEMMA = "tokenizer.model"  # Gemma's name of its SentencePiece model.
 JSON = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 BYTES = "bytes"  # ByT5's vocabulary, which needs no file.
@@ -16,6 +18,7 @@ SENTINELS = 100
 
 FILES = (
     SPIECE,
+    GEMMA,
     JSON,
     CONFIG,
     "special_tokens_map.json",
@@ -31,7 +34,7 @@ def present(directory: epath.Path) -> bool:
 
 def copy(source: epath.Path, target: epath.Path, *, embedding_rows: int) -> None:
     """Copies the tokenizer files that a Hugging Face directory has; see `write`."""
-    for name in (SPIECE, JSON):
+    for name in (SPIECE, GEMMA, JSON):
         if (source / name).exists():
             check(str(source / name), embedding_rows=embedding_rows)
     for name in FILES:
@@ -48,7 +51,7 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
       embedding_rows: of the model, at least as many as there are ids.
 
     Raises:
-      ValueError: if the vocabulary has more ids than the embedding has rows.
+      ValueError: if the vocabulary has more ids than the embedding has rows, or is no T5's.
     """
     sentinels = check(vocabulary, embedding_rows=embedding_rows)
     if vocabulary.endswith(".json"):
@@ -59,6 +62,11 @@ def write(target: epath.Path, vocabulary: str, *, embedding_rows: int) -> None:
         return
     if vocabulary == BYTES:
         config = {"tokenizer_class": "ByT5Tokenizer"}
+    elif _model(epath.Path(vocabulary)).bos_id() >= 0:
+        raise ValueError(
+            f"{vocabulary}: expected a T5's vocabulary, got one with BOS, as Gemma's: name its "
+            "folder, whose tokenizer's files are copied as they are."
+        )
     else:
         epath.Path(vocabulary).copy(target / SPIECE)
         config = {"tokenizer_class": "T5Tokenizer"}
@@ -97,13 +105,13 @@ def check(vocabulary: str, *, embedding_rows: int) -> int:
 def sentinels(file: epath.Path) -> int:
     """How many come on top of a SentencePiece model.
 
-    None where its pieces hold them already, as mT5's do; else as many as the tokenizer's config
-    beside it says, or T5's 100.
+    None where its pieces hold them already, as mT5's do, or where it has BOS, as Gemma's; else as
+    many as the tokenizer's config beside it says, or T5's 100.
 
     Raises:
       ValueError, ImportError: as `check` does.
     """
-    if any("<extra_id_0>" in piece for piece in _pieces(file)):
+    if _model(file).bos_id() >= 0 or any("<extra_id_0>" in piece for piece in _pieces(file)):
         return 0
     config = file.parent / CONFIG
     said = json_files.read_object(config).get("extra_ids") if config.exists() else None
@@ -124,6 +132,11 @@ def _ids_of_json(file: epath.Path) -> int:
 
 def _pieces(file: epath.Path) -> list[str]:
     """The pieces of a SentencePiece model, in the order of their ids."""
+    model = _model(file)
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+
+
+def _model(file: epath.Path) -> Any:
     if not file.is_file():
         raise ValueError(f"{file}: expected a SentencePiece model, got no such file.")
     try:
@@ -138,4 +151,4 @@ def _pieces(file: epath.Path) -> list[str]:
         model.LoadFromSerializedProto(file.read_bytes())
     except RuntimeError as error:
         raise ValueError(f"{file}: expected a SentencePiece model, got other bytes.") from error
-    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    return model

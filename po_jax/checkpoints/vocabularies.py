@@ -13,20 +13,21 @@ JSON = "tokenizer.json"
 
 
 def t5(path: str | os.PathLike, extra_ids: int | None = None) -> seqio.Vocabulary:
-    """A T5's vocabulary on disk: a SentencePiece model, tokenizer.json, or the folder of either.
+    """A T5's or T5Gemma's vocabulary: a SentencePiece model, tokenizer.json, or a folder with one.
 
     Args:
       path: of the file or folder.
       extra_ids: sentinels on top of a SentencePiece model; None for what belongs to it: none where
-        its pieces hold them already (mT5's do), else what tokenizer_config.json beside it says,
-        else T5's hundred.
+        its pieces hold them already (mT5's do) or it has BOS (Gemma's), else what
+        tokenizer_config.json beside it says, else T5's hundred.
 
     Raises:
       ValueError: there is no such file, or it is of another kind.
     """
     path = Path(path)
     if path.is_dir():
-        present = [path / name for name in (tokenizer.SPIECE, JSON) if (path / name).is_file()]
+        names = (tokenizer.SPIECE, tokenizer.GEMMA, JSON)
+        present = [path / name for name in names if (path / name).is_file()]
         path = present[0] if present else path / tokenizer.SPIECE
     if not path.is_file():
         raise ValueError(f"expected a SentencePiece model or {JSON}, got no file at {path}")

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from po_jax.logprobs import sequence_logprob, token_logprobs
 from po_jax.losses.supervised import cross_entropy
@@ -19,11 +19,12 @@ Normalizer = Literal["NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERA
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SupervisedModel(Model):
-    """A T5 trained on T5X's features, padded or packed.
+    """A language model trained on T5X's features, padded or packed.
 
     `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`, all [batch, length]
-    with 0 for padding; `decoder_loss_weights`, of the target's tokens by default; and, of packed
-    examples, `encoder_segment_ids` and `decoder_segment_ids`.
+    with the model's padding; `decoder_loss_weights`, of the target's tokens by default; and, of
+    packed examples, `encoder_segment_ids` and `decoder_segment_ids`. Whatever begins a decoder's
+    input (T5X's 0), the model reads its own start there.
 
     Attributes:
       label_smoothing: in [0, 1).
@@ -52,7 +53,7 @@ class SupervisedModel(Model):
         loss, z_term = cross_entropy(
             logits, targets, label_smoothing=self.label_smoothing, z_loss=self.z_loss
         )
-        weights = _loss_weights(batch)
+        weights = self._loss_weights(batch)
         correct = jnp.argmax(logits, axis=-1) == targets
         metrics = {
             "accuracy": Mean.of(correct, weights),
@@ -85,7 +86,7 @@ class SupervisedModel(Model):
 
     def _shares(self, batch: Features) -> Float[Array, "batch length"]:
         """The weight of each target token in the loss."""
-        weights = _loss_weights(batch)
+        weights = self._loss_weights(batch)
         if self.loss_normalizing_factor == "AVERAGE_PER_SEQUENCE":
             return _share_in_sequence(weights, batch.get("decoder_segment_ids"))
         return weights
@@ -93,7 +94,7 @@ class SupervisedModel(Model):
     def score_batch(self, params: Params, batch: Features) -> Float[Array, " batch"]:
         """log P(target | input), weighted by the loss weights."""
         logprobs = token_logprobs(self.logits(params, batch), batch["decoder_target_tokens"])
-        weights = _loss_weights(batch)
+        weights = self._loss_weights(batch)
         return sequence_logprob(logprobs * weights, weights > 0)
 
     def predict_batch_with_aux(
@@ -110,18 +111,25 @@ class SupervisedModel(Model):
         return self.language_model.logits(
             params,
             batch["encoder_input_tokens"],
-            batch["decoder_input_tokens"],
+            self._decoder_inputs(batch),
             input_segments=batch.get("encoder_segment_ids"),
             decoder_segments=batch.get("decoder_segment_ids"),
             dropout_key=dropout_rng,
         )
 
+    def _decoder_inputs(self, batch: Features) -> Int[Array, "batch length"]:
+        inputs, segments = batch["decoder_input_tokens"], batch.get("decoder_segment_ids")
+        if segments is None:
+            first = jnp.arange(inputs.shape[-1])[None] == 0
+        else:
+            first = jnp.diff(segments, prepend=0) != 0
+        return jnp.where(first, self.language_model.special_ids.start, inputs)
 
-def _loss_weights(batch: Features) -> Float[Array, "batch length"]:
-    weights = batch.get("decoder_loss_weights")
-    if weights is None:
-        weights = batch["decoder_target_tokens"] > 0
-    return weights.astype(jnp.float32)
+    def _loss_weights(self, batch: Features) -> Float[Array, "batch length"]:
+        weights = batch.get("decoder_loss_weights")
+        if weights is None:
+            weights = batch["decoder_target_tokens"] != self.language_model.special_ids.pad
+        return weights.astype(jnp.float32)
 
 
 def _share_in_sequence(

@@ -1,10 +1,11 @@
-"""T5 as a `po_jax.language_model.LanguageModel`."""
+"""T5 as a `po_jax.language_model.LanguageModel`, and whatever has the methods of its module."""
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -33,8 +34,8 @@ def shift_right(tokens: Int[Array, "*batch length"], start: int = 0) -> Int[Arra
 
 
 @dataclasses.dataclass(frozen=True)
-class T5LM:
-    """A T5 as a conditional distribution over completions: pi(y | x).
+class EncoderDecoder:
+    """An encoder-decoder as a conditional distribution over completions: pi(y | x).
 
     Hashable, so that it is a static argument of jitted functions; parameters are passed in.
 
@@ -43,31 +44,27 @@ class T5LM:
       score_chunk: target positions whose logits `score` holds at a time; None for all of them.
         A smaller chunk saves memory (a position costs a vocabulary of float32 a row) and costs
         the backward pass a second product with the output head.
-      special_ids: of the checkpoint's vocabulary; T5's network takes id 0 for padding.
-
-    Raises:
-      ValueError: if padding has another id than 0.
+      special_ids: of the checkpoint's vocabulary.
+      kept_float32: names of parameters that the network reads in float32, whatever its dtype.
     """
 
-    config: T5Config
+    config: Any
     score_chunk: int | None = None
     special_ids: SpecialIds = SpecialIds()
 
-    def __post_init__(self):
-        if self.special_ids.pad != 0:
-            raise ValueError(f"T5LM: expected padding of id 0, got {self.special_ids.pad}")
+    kept_float32: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def module(self) -> Transformer:
-        """The Flax module, which T5X asks whether its layers are scanned."""
-        return Transformer(self.config)
+    def module(self) -> nn.Module:
+        """The Flax module, with the methods of a T5's."""
+        raise NotImplementedError
 
     @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
 
     def init(self, key: PRNGKeyArray) -> Params:
-        """Fresh parameters, float32, with T5X's initial scales."""
+        """Fresh parameters, float32."""
         return _init(self, key)["params"]
 
     def parameter_axes(self) -> Any:
@@ -82,7 +79,7 @@ class T5LM:
         """
 
         def prepare(path, parameter, names):
-            if path[-1].key != "rel_embedding":  # Relative biases are float32 in any network.
+            if path[-1].key not in self.kept_float32:
                 parameter = parameter.astype(self.config.dtype)
             return shard(parameter, *names)
 
@@ -96,9 +93,9 @@ class T5LM:
         *,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Encoded:
-        """Encodes prompts, once for however many completions each has; 0 is padding."""
+        """Encodes prompts, once for however many completions each has."""
         states = self._apply(params, "encode", dropout_key, prompt)
-        return Encoded(states, prompt > 0)
+        return Encoded(states, prompt != self.special_ids.pad)
 
     def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
         """An empty cache for `samples` completions of each prompt, up to `max_length` tokens."""
@@ -111,8 +108,8 @@ class T5LM:
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Feeds one token a row; logits of the next one, float32, and the longer cache.
 
-        The first token of every row is 0. Rows are prompt-major: all completions of the first
-        prompt, then those of the second.
+        The first token of every row is the decoder's start. Rows are prompt-major: all completions
+        of the first prompt, then those of the second.
         """
         return self._apply(params, "extend", None, cache, tokens)
 
@@ -200,7 +197,29 @@ class T5LM:
         return self.module.apply({"params": params}, *args, method=method, **options)
 
 
-def _init(model: T5LM, key: PRNGKeyArray) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class T5LM(EncoderDecoder):
+    """A T5, with T5X's parameters and initial scales.
+
+    Raises:
+      ValueError: if padding has another id than 0, which T5's network takes for padding.
+    """
+
+    config: T5Config
+
+    kept_float32 = ("rel_embedding",)
+
+    def __post_init__(self):
+        if self.special_ids.pad != 0:
+            raise ValueError(f"T5LM: expected padding of id 0, got {self.special_ids.pad}")
+
+    @property
+    def module(self) -> Transformer:
+        """The Flax module, which T5X asks whether its layers are scanned."""
+        return Transformer(self.config)
+
+
+def _init(model: EncoderDecoder, key: PRNGKeyArray) -> dict[str, Any]:
     tokens = jnp.ones((1, 1), jnp.int32)
     return model.module.init(key, tokens, tokens)
 

@@ -1,10 +1,11 @@
-"""Every estimator used in training, with the real sampler and the real T5, has the exact mean.
+"""Every estimator used in training, with the real sampler and real networks, has the exact mean.
 
 Each test asks whether the mean of 200 batches' gradients is the sum over all completions, in six
 random directions at once. The seeds are fixed, so a test either always passes or never does; a
 correct estimator would fail one seed in a thousand.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -15,8 +16,11 @@ import pytest
 from po_jax.game import algorithms, preferences
 from po_jax.game.autoregressive import all_completions, token_mixture
 from po_jax.game.language import Player
+from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
+from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.language_model import T5GemmaLM
 from tests.game.monte_carlo import (
     Contest,
     exact_slopes,
@@ -34,9 +38,18 @@ TREE = all_completions(VOCABULARY, LENGTH)
 BY_TOKEN = partial(token_mixture, TREE)
 
 
-@pytest.fixture(scope="module")
-def contest():
-    model = T5LM(
+STACK = StackConfig(
+    emb_dim=8,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_dim=11,
+    num_layers=1,
+    query_scalar=3,
+    sliding_window=2,
+)
+MODELS = {
+    "t5": T5LM(
         T5Config(
             vocab_size=VOCABULARY,
             emb_dim=8,
@@ -46,11 +59,25 @@ def contest():
             num_encoder_layers=1,
             num_decoder_layers=1,
         )
-    )
+    ),
+    "t5gemma": T5GemmaLM(
+        T5GemmaConfig(VOCABULARY, dataclasses.replace(STACK, emb_dim=6), STACK),
+        special_ids=SpecialIds(pad=0, eos=1, start=2),
+    ),
+}
+# How far a policy is from the reference: enough for a gradient that its standard errors are small
+# beside, but not so far that the reference's completions are never drawn.
+SHARES = {"t5": 0.4, "t5gemma": 0.7}
+
+
+@pytest.fixture(scope="module")
+def contest(request):
+    """Between policies of a T5, if no other model is asked for."""
+    name = getattr(request, "param", "t5")
+    model, share = MODELS[name], SHARES[name]
     with jax.enable_x64(False):
         reference, other = (jax.jit(model.init)(jax.random.key(seed)) for seed in (0, 1))
-        # Away from the reference, but not so far that its completions are never drawn.
-        policy = jax.tree.map(lambda r, o: 0.6 * r + 0.4 * o, reference, other)
+        policy = jax.tree.map(lambda r, o: (1 - share) * r + share * o, reference, other)
     prompts = jnp.array([[3, 4, 1, 0], [2, 2, 3, 1]], jnp.int32)
     players = [Player(model, prompt, TREE) for prompt in prompts]
     actions = len(TREE.tokens)
@@ -88,7 +115,13 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+CASES = [("t5", name) for name in ESTIMATORS] + [
+    ("t5gemma", name) if name == "ipo_md" else pytest.param("t5gemma", name, marks=pytest.mark.slow)
+    for name in ESTIMATORS
+]
+
+
+@pytest.mark.parametrize(("contest", "name"), CASES, indirect=["contest"])
 def test_the_mean_of_sampled_gradients_is_the_exact_gradient(contest, directions, slopes, name):
     algorithm, betas = ESTIMATORS[name]
     expected = exact_slopes(contest, algorithm, slopes)

@@ -15,7 +15,7 @@ from po_jax.checkpoints import describe, tokenizer
 from po_jax.checkpoints.load import open_checkpoint
 from tests.launch import hub_t5
 
-RECIPE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SMALL = {  # What makes the recipe's own commands quick.
     "gin/models/t5_1_1/base.gin": "gin/models/t5_1_1/tiny.gin",
     '{"inputs": 512, "targets": 64}': '{"inputs": 16, "targets": 4}',
@@ -24,12 +24,12 @@ SMALL = {  # What makes the recipe's own commands quick.
 }
 
 
-def follow():
-    """Writes the recipe's gin files; returns the arguments of each of its commands."""
-    section = RECIPE.read_text().split("and back\n")[1].split("## The converter")[0]
+def follow(page, small):
+    """Writes the gin files of a page's recipe; returns the arguments of each of its commands."""
+    section = (DOCS / page).read_text().split("and back\n")[1].split("\n## ")[0]
     blocks = re.findall(r"`(\w+\.gin)`:\n\n +```python\n(.*?)```", section, re.S)
     for name, block in blocks:
-        for old, new in SMALL.items():
+        for old, new in small.items():
             block = block.replace(old, new)
         Path(name).write_text(textwrap.dedent(block))
     commands = re.findall(r"```sh\n +python -m launch\.\w+ (.*?)```", section, re.S)
@@ -41,6 +41,12 @@ def write_inputs():
     directory = epath.Path("flan-t5-base")
     parameters = hub_t5.write(directory)
     tokenizer.write(directory, tokenizer.BYTES, embedding_rows=hub_t5.CONFIG.vocab_size)
+    write_comparisons()
+    return parameters
+
+
+def write_comparisons():
+    """Forty, thirty-two and one, in the folder `data`."""
     Path("data").mkdir()
     for split, count in (("train", 40), ("validation", 32), ("test", 1)):
         rows = [
@@ -48,7 +54,6 @@ def write_inputs():
             for i in range(count)
         ]
         Path("data", f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return parameters
 
 
 @pytest.mark.slow
@@ -57,7 +62,7 @@ def test_three_commands(tmp_path, monkeypatch):
     monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")
     monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
     before = write_inputs()
-    judge, policy, back = follow()
+    judge, policy, back = follow("checkpoints.md", SMALL)
     # The untrained T5 stands in for the judge, whose command is only read: tests/training trains.
     gin_support.parse(judge, "")
     assert train.main(policy) == 0

@@ -1,4 +1,4 @@
-"""The gin files of the published T5s: their sizes, and that they build."""
+"""The gin files of the published T5s and T5Gemmas: their sizes, and that they build."""
 
 import math
 
@@ -10,7 +10,7 @@ from po_jax.checkpoints import describe
 
 # Millions of parameters, as published: T5 arXiv 1910.10683 (and the model cards of 1.1), mT5 arXiv
 # 2010.11934, ByT5 arXiv 2105.13626, UL2 arXiv 2205.05131. Of umT5 no counts were published: mT5's
-# networks with 6,272 more embeddings, input and output.
+# networks with 6,272 more embeddings, input and output. T5Gemma: of its files on the hub.
 PUBLISHED = {
     "t5_1_0/small": 60.5,
     "t5_1_0/base": 222.9,
@@ -37,13 +37,21 @@ PUBLISHED = {
     "umt5/xl": 3740 + 6272 * 2 * 2048 / 1e6,
     "umt5/xxl": 12900 + 6272 * 2 * 4096 / 1e6,
     "ul2/20B": 19500,
+    "t5gemma/small": 312.517632,
+    "t5gemma/base": 591.490560,
+    "t5gemma/large": 1241.761792,
+    "t5gemma/ml": 2200.345344,
+    "t5gemma/xl": 3766.980608,
+    "t5gemma/2b_2b": 5596.853760,
+    "t5gemma/9b_2b": 12292.375296,
+    "t5gemma/9b_9b": 20333.401088,
 }
 UNPUBLISHED = {"t5_1_0/tiny", "t5_1_0/mini", "t5_1_1/tiny", "t5_1_1/mini"}
 
 
-def network(*files):
+def network(*files, language_model="language_model.T5LM"):
     gin_support.configure(files, ["DROPOUT_RATE = 0.1"])
-    config = gin.get_configurable("config.T5Config")()
+    config = gin.get_configurable(language_model)().config
     gin.clear_config()
     return config
 
@@ -56,11 +64,13 @@ def test_every_file_is_tested():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_number_of_parameters(name):
     # Stacked layers trace once whatever the depth; a bias a layer adds a few thousand parameters.
-    config = network(f"gin/models/{name}.gin", "gin/models/scan.gin")
+    known = {"language_model": "language_model.T5GemmaLM"} if "t5gemma" in name else {}
+    config = network(f"gin/models/{name}.gin", "gin/models/scan.gin", **known)
     assert config.dropout_rate == 0.1 and config.dtype.name == "bfloat16"
     shapes = describe.parameter_shapes(config)
     count = sum(math.prod(shape) for shape in shapes.values())
-    assert abs(count / 1e6 / PUBLISHED[name] - 1) < 0.01
+    # Of a T5Gemma the published count is exact.
+    assert abs(count / 1e6 / PUBLISHED[name] - 1) < (1e-12 if known else 0.01)
 
 
 @pytest.mark.parametrize("name", sorted(UNPUBLISHED))

@@ -3,7 +3,9 @@
 import json
 import shutil
 
+from etils import epath
 import pytest
+import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 import tensorflow as tf
 
@@ -47,10 +49,10 @@ def saved_by_transformers(spiece, folder):
 def test_a_file_with_its_own_sentinels_gets_no_more(tmp_path):
     plain = vocabularies.t5(SHIPPED)
     own = vocabularies.t5(with_own_sentinels(SHIPPED, tmp_path / "spiece.model"))
-    assert own.vocab_size == plain.vocab_size == 4196
+    assert own.vocab_size == plain.vocab_size == 8292
     for text in TEXTS:
         assert own.encode(text) == plain.encode(text), text
-    assert own.encode("<extra_id_0>") == [4195]
+    assert own.encode("<extra_id_0>") == [8291]
 
 
 def test_mt5s_kind_of_file_by_the_environment(shared_data, tmp_path, monkeypatch):
@@ -59,15 +61,62 @@ def test_mt5s_kind_of_file_by_the_environment(shared_data, tmp_path, monkeypatch
     assert vocabularies.from_environment().vocab_size == 32_100
 
 
+def test_gemmas_kind_of_file_gets_no_sentinels_and_is_found_by_its_name(tmp_path):
+    """With padding, EOS, BOS and unknown in Gemma's order."""
+    texts = [f"The number {i} times {i % 7} is {i * (i % 7)}." for i in range(300)]
+    with (tmp_path / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=file,
+            vocab_size=90,
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+        )
+    read = vocabularies.t5(tmp_path)
+    assert (read.vocab_size, read.pad_id, read.eos_id, read.unk_id) == (90, 0, 1, 3)
+    assert read.decode(read.encode(texts[8])) == texts[8]
+    assert tokenizer.check(str(tmp_path / "tokenizer.model"), embedding_rows=90) == 0
+    copied = epath.Path(tmp_path / "copied")
+    copied.mkdir()
+    tokenizer.copy(epath.Path(tmp_path), copied, embedding_rows=90)
+    assert vocabularies.t5(copied).vocab_size == 90
+    with pytest.raises(ValueError, match="expected a T5's vocabulary, got one with BOS"):
+        tokenizer.write(copied, str(tmp_path / "tokenizer.model"), embedding_rows=90)
+
+
+def test_gemmas_kind_of_tokenizer_json(tmp_path):
+    """Byte pairs, with the special tokens that the file beside it names."""
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True))
+    made.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    made.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.Replace("\u2581", " "), tokenizers.decoders.Fuse()]
+    )
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    texts = [f"The number {i} times {i % 7} is {i * (i % 7)}." for i in range(300)]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=90, special_tokens=special)
+    made.train_from_iterator(texts, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    names = {f"{token[1:-1]}_token": token for token in special}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    read = vocabularies.t5(tmp_path)
+    assert (read.vocab_size, read.pad_id, read.eos_id, read.unk_id) == (90, 0, 1, 3)
+    assert read.decode(read.encode(texts[8])) == texts[8]
+    assert 1 not in read.encode("is <eos>.") and 2 not in read.encode("<bos> is")
+    assert tokenizer.check(str(tmp_path / "tokenizer.json"), embedding_rows=90) == 0
+
+
 @pytest.mark.parametrize("extra_ids", [0, 20, 250])
 def test_as_many_sentinels_as_the_config_beside_it_says(tmp_path, extra_ids):
     shutil.copy(SHIPPED, tmp_path / "spiece.model")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"extra_ids": extra_ids}))
     for path in (tmp_path, tmp_path / "spiece.model"):
-        assert vocabularies.t5(path).vocab_size == 4096 + extra_ids
-    rows = 4096 + extra_ids
+        assert vocabularies.t5(path).vocab_size == 8192 + extra_ids
+    rows = 8192 + extra_ids
     assert tokenizer.check(str(tmp_path / "spiece.model"), embedding_rows=rows) == extra_ids
-    with pytest.raises(ValueError, match=f"4096 pieces and {extra_ids} sentinels"):
+    with pytest.raises(ValueError, match=f"8192 pieces and {extra_ids} sentinels"):
         tokenizer.check(str(tmp_path / "spiece.model"), embedding_rows=rows - 1)
 
 
@@ -108,9 +157,9 @@ def test_t5s_own_tokenizer_json(shared_data, tmp_path):
 
 def test_tokenizer_json_goes_into_a_converted_directory(saved, tmp_path):
     path = str(saved / "tokenizer.json")
-    assert tokenizer.check(path, embedding_rows=4196) == 0
-    with pytest.raises(ValueError, match="at most 4195 ids.*got 4196 pieces and 0 sentinels"):
-        tokenizer.check(path, embedding_rows=4195)
+    assert tokenizer.check(path, embedding_rows=8292) == 0
+    with pytest.raises(ValueError, match="at most 8291 ids.*got 8292 pieces and 0 sentinels"):
+        tokenizer.check(path, embedding_rows=8291)
 
 
 @pytest.mark.parametrize(
