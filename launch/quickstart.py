@@ -2,9 +2,9 @@
 
     python -m launch.quickstart [FOLDER]
 
-1. A small policy, shipped, that writes the first line of a docstring (trained by
-   gin/experiments/docstrings/sft.gin) answers each prompt four times; ROUGE against the author's
-   own line says which of two answers is better.
+1. A small policy, shipped, that writes the first line of a docstring from the signature and the
+   rest (trained by gin/experiments/docstrings/sft.gin) answers each prompt four times; ROUGE
+   against the author's own line says which of two answers is better.
 2. A Bradley-Terry preference model learns from these comparisons.
 3. Offline IPO learns from the comparisons; online IPO, IPO-MD and Nash-MD-PG from fresh answers,
    judged by the preference model.
@@ -26,7 +26,7 @@ from po_jax.reporting.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
-TRAIN_PROMPTS = 2400
+TRAIN_PROMPTS = 1600
 VALIDATION_PROMPTS = 100
 
 

@@ -4,6 +4,7 @@
 change elsewhere.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from po_jax.types import Params
 
 Encoded = Any  # what a model knows of encoded prompts
 Cache = Any  # what a model keeps of the tokens that it was fed
+Take = Callable[[Array, int], Array]  # some of an array's places along an axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,10 @@ class LanguageModel(Protocol):
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Feeds one token a row; logits of the next one, float32, and the longer cache."""
 
+    def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
+        """The cache of some rows, with `prompts` of every array's axis of prompts, or `rows` of its
+        axis of rows; all prompts have equally many again."""
+
     def score(
         self,
         params: Params,
@@ -82,8 +88,12 @@ class LanguageModel(Protocol):
         mask: Bool[Array, "batch samples length"],
         *,
         dropout_key: PRNGKeyArray | None = None,
+        learned: int | None = None,
     ) -> Float[Array, "batch samples length"]:
-        """log pi of every token of the completions, teacher-forced; 0 outside the mask."""
+        """log pi of every token of the completions, teacher-forced; 0 outside the mask.
+
+        Only the first `learned` completions of each prompt are differentiated; None for all.
+        """
 
     def logits(
         self,

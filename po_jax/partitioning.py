@@ -13,6 +13,7 @@ every host again.
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -20,11 +21,13 @@ from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 import jax
 from jax.experimental import mesh_utils, multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 import numpy as np
 
 from po_jax import processes
+from po_jax.lengths import EIGHTHS, Lengths
 
 Names = tuple[str | None, ...]
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
@@ -104,6 +107,30 @@ def logical_axis_rules(
 def shard(x: Array, *names: str | None) -> Array:
     """Constrains an array by its axis names, under the rules in force; nothing outside a mesh."""
     return nn.with_logical_constraint(x, names)
+
+
+def row_parts() -> int:
+    """Parts that the rows of a batch lie in, by the mesh and the rules in force."""
+    spec = nn.logical_to_mesh_axes(("batch",))
+    return _extent(jax.sharding.get_abstract_mesh(), None if spec is None else spec[0])
+
+
+def _extent(mesh: Mesh | AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
+    """Devices along one or several axes of a mesh."""
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh.shape[name] for name in names)
+
+
+def take_rows(x: Array, rows: Int[Array, "parts taken"], axis: int = 0) -> Array:
+    """Some rows of each part of an axis of rows, told by their place in it; none leaves it.
+
+    A place beyond the part is its last row's.
+    """
+    parts = len(rows)
+    apart = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
+    take = functools.partial(jnp.take, axis=axis, mode="clip")
+    taken = jax.vmap(take, in_axes=(axis, 0), out_axes=axis)(apart, rows)
+    return taken.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 @contextlib.contextmanager
@@ -204,10 +231,11 @@ def _whole(x: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
-    """A mesh and the rules by which arrays are laid out on it."""
+    """A mesh, the rules by which arrays are laid out on it, and how long a batch's rows are."""
 
     mesh: Mesh
     rules: Rules
+    lengths: Lengths = Lengths()
 
     @property
     def replicated(self) -> NamedSharding:
@@ -221,23 +249,18 @@ class Partitioner:
     @property
     def copies(self) -> int:
         """Of the model: parts that the rows of a batch are shared out to."""
-        return self._size(self._rows)
+        return _extent(self.mesh, self._rows)
 
     @property
     def _rows(self) -> str | tuple[str, ...]:
         return ("slice", "data") if "slice" in self.mesh.shape else "data"
-
-    def _size(self, axes: str | tuple[str, ...]) -> int:
-        return math.prod(
-            self.mesh.shape[axis] for axis in (axes if isinstance(axes, tuple) else (axes,))
-        )
 
     def sharding(self, shape: Sequence[int], names: Names) -> NamedSharding:
         """Sharding of an array by its axis names; an axis the mesh cannot divide stays whole."""
         spec = nn.logical_to_mesh_axes(names, self.rules)
         assert spec is not None  # as it would be without names
         divisible = (
-            axis if axis is not None and size % self._size(axis) == 0 else None
+            axis if axis is not None and size % _extent(self.mesh, axis) == 0 else None
             for size, axis in zip(shape, spec, strict=True)
         )
         return NamedSharding(self.mesh, PartitionSpec(*divisible))
@@ -263,7 +286,8 @@ class Partitioner:
     def distribute(self, batch: Any) -> Any:
         """A batch, a tree of host arrays that all processes have alike, over the devices.
 
-        What is on the devices already stays as it is.
+        Padding that no row needs stays behind: see `Lengths.cut`. What is on the devices already
+        stays as it is.
 
         Raises:
           ValueError: if the mesh cannot share out the rows.
@@ -276,7 +300,7 @@ class Partitioner:
             self.check_batch(rows.shape[0])
             return jax.make_array_from_process_local_data(self.batch, rows, rows.shape)
 
-        return jax.tree.map(place, batch)
+        return jax.tree.map(place, self.lengths.cut(batch))
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
@@ -294,9 +318,10 @@ def make_partitioner(
     parameter_dims: int = 1,
     across_slices: bool = False,
     devices: Sequence[Any] | None = None,
+    lengths: Sequence[float] = EIGHTHS,
 ) -> Partitioner:
-    """The partitioner of `make_mesh` and `logical_axis_rules`; raises what they raise."""
+    """The partitioner of `make_mesh`, `logical_axis_rules` and `Lengths`; raises as they do."""
     mesh = make_mesh(num_partitions, devices)
     slices = mesh.shape.get("slice", 1)
     rules = logical_axis_rules(activation_dims, parameter_dims, slices, across_slices)
-    return Partitioner(mesh, rules)
+    return Partitioner(mesh, rules, Lengths(lengths))

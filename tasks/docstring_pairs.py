@@ -1,8 +1,9 @@
 """The embedded data set: docstrings of the installed packages that po_jax itself depends on.
 
 Files are parsed with `ast`; nothing is imported. Order, split and text depend only on the files
-found: the same packages give the same pairs. Whole modules go to one split, and a held-out
-document that mostly repeats training text (a vendored or versioned copy) is dropped.
+found: the same packages give the same pairs. Whole modules go to one split, and what is held out
+is dropped where it mostly repeats training text (a vendored or versioned copy). More packages may
+widen the training split; they leave what is held out as it is, and give nothing that repeats it.
 
     python -m tasks.docstring_pairs FOLDER      # extract, write to FOLDER, print the sizes
 """
@@ -25,7 +26,7 @@ import re
 import subprocess
 import sys
 
-from tasks import docstring_text
+from tasks import docstring_signature, docstring_text
 
 # What setup.py requires, and what that requires; not the optional extras, so that the data is the
 # same with and without them.
@@ -42,21 +43,27 @@ PACKAGES = tuple(
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.05  # of the modules, for each of validation and test
 SHINGLE_WORDS = 8
-MAX_REPEATED_SHARE = 0.5  # of a held-out document's shingles that training documents contain
+MAX_REPEATED_SHARE = 0.5  # of a held-out body's shingles, or of its summary's words
 
-# A first line or two and then a blank one: a file without it needs no parsing.
-_CANDIDATE = re.compile(rb"""(?:\"{3}|'{3})(?:\s*\S[^\n]*\n){1,3}[ \t]*\n""")
+# Three words behind quotation marks: a file without them needs no parsing.
+_CANDIDATE = re.compile(rb"""(?:\"{3}|'{3})\s*[A-Za-z]\S*\s+\S+\s+\S""")
 _SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "third_party", "_api", "include"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One document (the body of a docstring) and its summary (the first line)."""
+    """One docstring: what stands above it, its body, which may be empty, and its first line."""
 
     module: str
     name: str
-    document: str
+    heading: str
+    body: str
     summary: str
+
+    @property
+    def document(self) -> str:
+        """What a person who writes the summary sees."""
+        return f"{self.heading}\n{self.body}" if self.body else self.heading
 
 
 def split_of(module: str) -> str:
@@ -68,11 +75,19 @@ def split_of(module: str) -> str:
     return "test" if position < 2 * HELD_OUT_SHARE else "train"
 
 
-def load(folder: str | os.PathLike, packages: Sequence[str] = PACKAGES) -> dict[str, list[Pair]]:
-    """The pairs of every split, from the cache in `folder` if these very files were read before."""
-    cached = _cache_file(folder, source_files(packages))
+def load(
+    folder: str | os.PathLike, packages: Sequence[str] = PACKAGES, more: Sequence[str] = ()
+) -> dict[str, list[Pair]]:
+    """The pairs of every split, from the cache in `folder` if these very files were read before.
+
+    Args:
+      folder: of the cache.
+      packages: give pairs to every split.
+      more: packages that widen the training split.
+    """
+    cached = _cache_file(folder, source_files(packages), source_files(more))
     if not cached.exists():
-        _extract_in_new_process(folder, packages)
+        _extract_in_new_process(folder, packages, more)
     splits = {split: [] for split in SPLITS}
     for line in cached.read_text().splitlines():
         pair = Pair(**json.loads(line))
@@ -94,22 +109,34 @@ def source_files(packages: Sequence[str]) -> dict[str, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def extract(files: dict[str, pathlib.Path]) -> dict[str, list[Pair]]:
+def extract(files: dict[str, pathlib.Path], more: dict[str, pathlib.Path]) -> dict[str, list[Pair]]:
     """All pairs of the files by split, deduplicated, in the order of the module names.
 
     It forks: call it where no thread runs (`load` does, in a new process).
+
+    Args:
+      files: as `source_files` found them.
+      more: those that widen the training split.
     """
+    wider = {module: path for module, path in more.items() if split_of(module) == "train"}
+    splits = {split: [] for split in SPLITS}
+    for pair in _distinct(_pairs_of_files({**files, **wider})):
+        splits[split_of(pair.module)].append(pair)
+    own = [pair for pair in splits["train"] if pair.module in files]
+    known = _Known(own)
+    for split in SPLITS[1:]:
+        splits[split] = [pair for pair in splits[split] if not known.repeated_by(pair)]
+    held_out = _Known([*splits["validation"], *splits["test"]])
+    added = [pair for pair in splits["train"] if pair.module not in files]
+    splits["train"] = [*own, *(pair for pair in added if not held_out.repeated_by(pair))]
+    return splits
+
+
+def _pairs_of_files(files: dict[str, pathlib.Path]) -> Iterator[Pair]:
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(mp_context=context) as pool:
-        by_module = pool.map(pairs_of_file, files.keys(), files.values(), chunksize=64)
-        pairs = _distinct(pair for pairs in by_module for pair in pairs)
-    splits = {split: [] for split in SPLITS}
-    for pair in pairs:
-        splits[split_of(pair.module)].append(pair)
-    known = {shingle for pair in splits["train"] for shingle in _shingles(pair.document)}
-    for split in SPLITS[1:]:
-        splits[split] = [pair for pair in splits[split] if not _repeats(pair.document, known)]
-    return splits
+        for pairs in pool.map(pairs_of_file, files.keys(), files.values(), chunksize=64):
+            yield from pairs
 
 
 def pairs_of_file(module: str, path: pathlib.Path) -> list[Pair]:
@@ -125,18 +152,22 @@ def pairs_of_file(module: str, path: pathlib.Path) -> list[Pair]:
     finally:
         gc.enable()
     pairs = []
-    for name, docstring in _docstrings(tree, module):
-        if pair := docstring_text.pair(docstring):
-            pairs.append(Pair(module, name, *pair))
+    for inner, node in _documented(tree, ""):
+        if pair := docstring_text.pair(ast.get_docstring(node, clean=False)):
+            heading = docstring_signature.heading(node, module, inner)
+            pairs.append(Pair(module, f"{module}.{inner}".rstrip("."), heading, *pair))
     return pairs
 
 
-def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Dotted name and docstring of a module, class or function and of all defined in it."""
-    if docstring := ast.get_docstring(node, clean=False):
-        yield name, docstring
+def _documented(
+    node: docstring_signature.Definition, name: str
+) -> Iterator[tuple[str, docstring_signature.Definition]]:
+    """A module, class or function, and all defined in it, that have a docstring; with the dotted
+    name inside the module."""
+    if ast.get_docstring(node, clean=False):
+        yield name, node
     for child in _definitions(node.body):
-        yield from _docstrings(child, f"{name}.{child.name}")
+        yield from _documented(child, f"{name}.{child.name}".lstrip("."))
 
 
 def _definitions(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
@@ -150,10 +181,13 @@ def _definitions(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _distinct(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Drops pairs whose summary, or whose document's start, was seen before."""
+    """Drops pairs whose summary, whose name with its signature, or whose body's start was seen."""
     seen = set()
     for pair in pairs:
-        keys = {" ".join(words) for words in (_words(pair.summary), _words(pair.document)[:20])}
+        signature = pair.heading.rpartition("\n")[2].partition(".")[2]
+        keys = {" ".join(_words(pair.summary)), signature}
+        if len(start := _words(pair.body)[:20]) >= SHINGLE_WORDS:
+            keys.add(" ".join(start))
         if seen.isdisjoint(keys):
             yield pair
         seen |= keys
@@ -166,37 +200,62 @@ def _words(text: str) -> list[str]:
 def _shingles(text: str) -> set[int]:
     words = _words(text)
     return {
-        hash(tuple(words[i : i + SHINGLE_WORDS]))
-        for i in range(max(1, len(words) - SHINGLE_WORDS + 1))
+        hash(tuple(words[i : i + SHINGLE_WORDS])) for i in range(len(words) - SHINGLE_WORDS + 1)
     }
 
 
-def _repeats(document: str, known: set[int]) -> bool:
-    shingles = _shingles(document)
-    return len(shingles & known) > MAX_REPEATED_SHARE * len(shingles)
+class _Known:
+    """Which pairs mostly repeat the given ones."""
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self._shingles = {shingle for pair in pairs for shingle in _shingles(pair.body)}
+        self._summaries = collections.defaultdict(list)
+        for pair in pairs:
+            self._summaries[_last(pair.name)].append(set(_words(pair.summary)))
+
+    def repeated_by(self, pair: Pair) -> bool:
+        """Whether its body's words are known, or its summary's, of something of the same name."""
+        shingles, words = _shingles(pair.body), set(_words(pair.summary))
+        if len(shingles & self._shingles) > MAX_REPEATED_SHARE * len(shingles):
+            return True
+        return any(
+            len(words & known) > MAX_REPEATED_SHARE * len(words | known)
+            for known in self._summaries[_last(pair.name)]
+        )
 
 
-def _fingerprint(files: dict[str, pathlib.Path]) -> str:
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].strip("_").lower()
+
+
+def _fingerprint(files: dict[str, pathlib.Path], more: dict[str, pathlib.Path]) -> str:
     """Changes with the files found, their sizes, and the rules that read them."""
     digest = hashlib.sha256()
-    for rules in (__file__, docstring_text.__file__):
+    for rules in (__file__, docstring_signature.__file__, docstring_text.__file__):
         digest.update(pathlib.Path(rules).read_bytes())
-    for module, path in files.items():
-        digest.update(f"{module} {path.stat().st_size}\n".encode())
+    for found in (files, more):
+        for module, path in found.items():
+            digest.update(f"{module} {path.stat().st_size}\n".encode())
+        digest.update(b"\n")
     return digest.hexdigest()[:16]
 
 
-def _cache_file(folder: str | os.PathLike, files: dict[str, pathlib.Path]) -> pathlib.Path:
-    return pathlib.Path(folder) / f"pairs-{_fingerprint(files)}.jsonl"
+def _cache_file(
+    folder: str | os.PathLike, files: dict[str, pathlib.Path], more: dict[str, pathlib.Path]
+) -> pathlib.Path:
+    return pathlib.Path(folder) / f"pairs-{_fingerprint(files, more)}.jsonl"
 
 
-def _extract_in_new_process(folder: str | os.PathLike, packages: Sequence[str]) -> None:
+def _extract_in_new_process(
+    folder: str | os.PathLike, packages: Sequence[str], more: Sequence[str]
+) -> None:
     """Runs this module as a command: this process may hold JAX's or TensorFlow's threads, which a
     fork would break, and a spawned pool would run the caller's main module once more."""
     root = str(pathlib.Path(__file__).parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     subprocess.run(
-        [sys.executable, "-m", "tasks.docstring_pairs", os.fspath(folder), *packages],
+        [sys.executable, "-m", "tasks.docstring_pairs", os.fspath(folder), *packages]
+        + ["--more", *more],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.DEVNULL,
         check=True,
@@ -220,12 +279,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", help="where to write the pairs")
     parser.add_argument("packages", nargs="*", default=PACKAGES, help="default: our dependencies")
+    parser.add_argument("--more", nargs="*", default=(), help="that widen the training split")
     arguments = parser.parse_args()
-    files = source_files(arguments.packages)
+    files, more = source_files(arguments.packages), source_files(arguments.more)
     if not files:
         sys.exit(f"none of these packages is installed: {', '.join(arguments.packages)}")
-    splits = extract(files)
-    _write_whole(_cache_file(arguments.folder, files), itertools.chain(*splits.values()))
+    splits = extract(files, more)
+    _write_whole(_cache_file(arguments.folder, files, more), itertools.chain(*splits.values()))
     for split, pairs in splits.items():
         packages = collections.Counter(pair.module.split(".")[0] for pair in pairs)
         print(f"{split}: {len(pairs)} pairs, most from {dict(packages.most_common(6))}")

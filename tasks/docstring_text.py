@@ -1,19 +1,19 @@
-"""From a raw docstring to a (document, summary) pair of plain ASCII text, or to nothing.
+"""From a raw docstring to a (body, summary) pair of plain ASCII text, or to nothing.
 
-The summary is the first line, or the first sentence where it wraps. The document is the rest,
-with what is not prose taken out: doctests, code blocks, directives, tables, and the sections that
-list examples, errors or other functions. Descriptions of arguments and results stay, without
-their types: for half of the functions they are most of what the author says.
+The summary is the first line, or the first sentence where it wraps. The body is the rest, with
+what is not prose taken out: doctests, code blocks, directives, tables, and the sections that list
+examples, errors or other functions. Descriptions of arguments and results stay, without their
+types: for half of the functions they are most of what the author says. Many docstrings have no
+body.
 """
 
 import inspect
 import re
 import unicodedata
 
-SUMMARY_CHARACTERS = (15, 160)
+SUMMARY_CHARACTERS = (15, 88)
 SUMMARY_MIN_WORDS = 3
-DOCUMENT_CHARACTERS = (80, 2000)
-DOCUMENT_MIN_WORDS = 12
+BODY_CHARACTERS = 120
 MIN_LETTER_SHARE = 0.65  # of the characters that are not spaces: fewer is a table or a formula
 
 # Section heading -> heading to write, or None to drop the section. Google's style writes them
@@ -52,20 +52,18 @@ _NUMPY_ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s+:(?:\s.*)?$
 
 
 def pair(docstring: str) -> tuple[str, str] | None:
-    """Returns (document, summary) of one docstring, indented as it stands in the file, or None."""
-    if docstring.count("\n") < 2:
-        return None
+    """Returns (body, summary) of one docstring, indented as it stands in the file, or None."""
     cleaned = unicodedata.normalize("NFKC", inspect.cleandoc(docstring))
     first, _, rest = cleaned.partition("\n\n")
     if "\n" in first and (end := _SENTENCE_END.search(first)):
         first, rest = first[: end.start()], f"{first[end.end() :]}\n\n{rest}"
     summary = _inline(first)
-    if not rest or not _is_summary(summary):
+    if not _is_summary(summary):
         return None
-    document = _document(rest)
-    if not _is_document(document) or _flat(summary) in _flat(document):
-        return None
-    return document, summary
+    body = _body(rest)
+    if not body.isascii() or (body and _letter_share(body) < MIN_LETTER_SHARE):
+        body = ""
+    return None if _flat(summary) in _flat(body) else (body, summary)
 
 
 def _is_summary(text: str) -> bool:
@@ -76,15 +74,6 @@ def _is_summary(text: str) -> bool:
         and text.isascii()
         and text[0].isalpha()
         and not text.endswith(":")
-        and _letter_share(text) >= MIN_LETTER_SHARE
-    )
-
-
-def _is_document(text: str) -> bool:
-    return (
-        len(text) >= DOCUMENT_CHARACTERS[0]
-        and len(text.split()) >= DOCUMENT_MIN_WORDS
-        and text.isascii()
         and _letter_share(text) >= MIN_LETTER_SHARE
     )
 
@@ -107,18 +96,18 @@ def _inline(text: str) -> str:
     return " ".join(text.split())
 
 
-def _document(body: str) -> str:
-    """Paragraphs of prose, one a line, as many as fit in the longest document allowed."""
-    lines = _sections(_without_code(body.split("\n")))
-    document = ""
+def _body(rest: str) -> str:
+    """Paragraphs of prose, one a line, as much as is allowed, up to the end of a word."""
+    lines = _sections(_without_code(rest.split("\n")))
+    paragraphs = []
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
         text = _inline(paragraph)
-        if not re.search(r"[a-zA-Z]{3}", text) or text.endswith("::"):
-            continue
-        if len(document) + len(text) >= DOCUMENT_CHARACTERS[1]:
-            break
-        document += ("\n" if document else "") + text
-    return document
+        if re.search(r"[a-zA-Z]{3}", text) and not text.endswith("::"):
+            paragraphs.append(text)
+    body = "\n".join(paragraphs)
+    if len(body) <= BODY_CHARACTERS:
+        return body
+    return re.sub(r"\s+\S*$", "", body[: BODY_CHARACTERS - 3]) + "..."
 
 
 def _indent(line: str) -> int:

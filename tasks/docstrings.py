@@ -1,9 +1,10 @@
-"""The embedded default: summarise the body of a docstring by its first line. No download.
+"""The embedded default: the first line of a docstring, from the signature and the rest.
 
-Importing the module registers docstrings_sft and docstrings_prompts, whose pairs are extracted
-once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
+Nothing is downloaded. Importing the module registers docstrings_sft and docstrings_prompts, whose
+pairs are extracted once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
 ~/.cache/po_jax/docstrings), and docstrings_comparisons, which reads comparisons.SPLIT.jsonl there,
-in the format of `tasks.jsonl`; the quickstart writes it.
+in the format of `tasks.jsonl`; the quickstart writes it. PO_JAX_DOCSTRINGS_MORE names packages,
+with spaces between them, that widen the training split.
 """
 
 import functools
@@ -14,6 +15,7 @@ from po_jax.data import records
 from tasks import docstring_pairs, registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
+MORE_VARIABLE = "PO_JAX_DOCSTRINGS_MORE"
 DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"
 
 
@@ -23,21 +25,23 @@ def folder() -> Path:
 
 
 @functools.lru_cache
-def _pairs(where: Path) -> dict[str, list[docstring_pairs.Pair]]:
-    return docstring_pairs.load(where)
+def _load(where: Path, more: str) -> dict[str, list[docstring_pairs.Pair]]:
+    return docstring_pairs.load(where, more=more.split())
+
+
+def _pairs(split: str) -> list[docstring_pairs.Pair]:
+    return _load(folder(), os.environ.get(MORE_VARIABLE, ""))[split]
 
 
 def _demonstrations(split: str) -> list[records.Row]:
     return [
         {"inputs": pair.document, "targets": pair.summary, "answers": [pair.summary]}
-        for pair in _pairs(folder())[split]
+        for pair in _pairs(split)
     ]
 
 
 def _prompts(split: str) -> list[records.Row]:
-    return [
-        {"inputs": pair.document, "answers": [pair.summary]} for pair in _pairs(folder())[split]
-    ]
+    return [{"inputs": pair.document, "answers": [pair.summary]} for pair in _pairs(split)]
 
 
 def _comparisons(split: str) -> list[records.Row]:

@@ -1,6 +1,6 @@
 """Trains the SentencePiece vocabulary that is shipped for the docstrings.
 
-    python -m tasks.train_vocabulary CACHE_FOLDER [OUTPUT]
+    python -m tasks.train_vocabulary CACHE_FOLDER [OUTPUT] [--more PACKAGE ...]
 
 T5's conventions: 0 pads, 1 ends a sequence, 2 is unknown, and there is no start symbol. The text is
 ASCII by construction, so the only normalisation is that every white space becomes one space;
@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from tasks import docstring_pairs, vocabularies
 
-SIZE = 4096
+SIZE = 8192
 WHITE_SPACE = "".join(f"{ord(c):X}\t20\n" for c in "\t\n\r")  # code point -> code point, in hex
 
 
@@ -52,9 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cache", help="folder of the extracted pairs")
     parser.add_argument("output", nargs="?", default=vocabularies.DOCSTRINGS_MODEL)
+    parser.add_argument("--more", nargs="*", default=(), help="as in tasks.docstring_pairs")
     arguments = parser.parse_args()
-    pairs = docstring_pairs.load(arguments.cache)["train"]
-    texts = [text for pair in pairs for text in (*pair.document.split("\n"), pair.summary)]
+    pairs = docstring_pairs.load(arguments.cache, more=arguments.more)["train"]
+    # The summaries, which are written and not only read, count twice.
+    texts = [
+        text for pair in pairs for text in (*pair.document.split("\n"), pair.summary, pair.summary)
+    ]
     model = train(texts)
     pathlib.Path(arguments.output).write_bytes(model)
     print(f"wrote {SIZE} pieces, {len(model) / 1000:.0f} kB, to {arguments.output}")

@@ -12,7 +12,7 @@ VARIABLE = "PO_JAX_VOCABULARY"
 
 
 def docstrings() -> seqio.Vocabulary:
-    """The 4,096 pieces shipped with po_jax; `tasks.train_vocabulary` made them."""
+    """The 8,192 pieces shipped with po_jax; `tasks.train_vocabulary` made them."""
     return seqio.SentencePieceVocabulary(str(DOCSTRINGS_MODEL))
 
 
@@ -37,6 +37,6 @@ def from_environment() -> seqio.Vocabulary:
     if not choice:
         raise ValueError(
             f"{VARIABLE}: expected the path of your T5's SentencePiece model (spiece.model), "
-            '"bytes" for ByT5, or "docstrings" for the 4,096 pieces shipped; it is not set'
+            '"bytes" for ByT5, or "docstrings" for the 8,192 pieces shipped; it is not set'
         )
     return named(choice)

@@ -20,6 +20,7 @@ LAYERS = (
     "interruption",
     "metrics",
     "vocabulary",
+    "lengths",
     "partitioning",
     "memory",
     "data",

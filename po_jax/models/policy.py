@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
 
 from po_jax.logprobs import margin, sequence_logprob
 from po_jax.losses.objectives import Objective
@@ -42,14 +43,17 @@ class PolicyModel(Model):
       objective: loss of each pair, one of `po_jax.losses.objectives`.
       reduce: how a completion's log-probability is made of its tokens', for the policy and, from
         the batch's sums, for the reference: "sum" as in the papers, or "mean".
+      learned: completions of a pair whose log-probabilities the objective differentiates: both, or
+        1 for the first alone, which spares the other's backward pass.
 
     Raises:
-      ValueError: if the objective refuses its coefficients.
+      ValueError: if the objective refuses its coefficients, or differentiates more than is said.
     """
 
     kind = "a policy"
     objective: Objective
     reduce: Literal["sum", "mean"] = "sum"
+    learned: Literal[1, 2] = 2
 
     def __post_init__(self):
         try:
@@ -57,6 +61,11 @@ class PolicyModel(Model):
         except (TypeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ValueError(f"PolicyModel.objective: {first}") from error
+        if self.learned == 1 and _slopes(self.objective)[..., 1].any():
+            raise ValueError(
+                "PolicyModel.learned: expected 2 of an objective that differentiates both "
+                "completions, got 1"
+            )
 
     def loss_fn(
         self,
@@ -109,11 +118,24 @@ class PolicyModel(Model):
 
     def _score(self, params, batch, dropout_rng):
         """The policy's log-probabilities, and the batch with the reference's reduced alike."""
+        options = {} if self.learned == 2 else {"learned": self.learned}
         logprobs = self.language_model.score(
-            params, batch.prompt, batch.completion, batch.mask, dropout_key=dropout_rng
+            params, batch.prompt, batch.completion, batch.mask, dropout_key=dropout_rng, **options
         )
         policy = sequence_logprob(logprobs, batch.mask, self.reduce)
         if self.reduce == "mean":
             length = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1).astype(jnp.float32)
             batch = batch.replace(reference_logprob=batch.reference_logprob / length)
         return policy, batch
+
+
+def _slopes(objective: Objective) -> Float[np.ndarray, "places batch 2"]:
+    """Of an objective in the log-probabilities of a pair, at several places."""
+    places = [(first, second, p) for first in (-5, 3) for second in (-4, 6) for p in (0, 1)]
+
+    def loss(policy, preference):
+        batch = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), _OF_ONE_PAIR[1])
+        return jnp.sum(objective(policy, batch.replace(preference=preference)))
+
+    values = np.array(places, np.float32)
+    return np.asarray(jax.vmap(jax.grad(loss))(values[:, None, :2], values[:, 2:]))

@@ -15,10 +15,15 @@ def matrix_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr, trips: int) -> float:
 
     Args:
       jaxpr: the program; what the backward pass recomputes is in it.
-      trips: of every loop that ends by a condition, such as a decoding loop.
+      trips: of a loop that ends by a condition, a decoding loop, in its first stage: no row ends
+        early, and the stages after it have nothing left to do.
     """
     inner = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-    return sum((_flops(equation, trips) for equation in inner.eqns), 0.0)
+    total = 0.0
+    for equation in inner.eqns:
+        total += _flops(equation, trips)
+        trips = 0 if equation.primitive.name == "while" else trips
+    return total
 
 
 def _flops(equation: Any, trips: int) -> float:

@@ -98,7 +98,8 @@ class Program:
     Attributes:
       computations: by name.
       entry: the name of the one that is run.
-      trips: assumed of a loop whose text does not tell.
+      trips: assumed of a loop whose text does not tell, a decoding loop; of several in a row, its
+        stages, the first has them all.
     """
 
     computations: dict[str, Computation]
@@ -124,32 +125,40 @@ class Program:
 
     def runs(self) -> Iterator[tuple[Instruction, Computation, float]]:
         """Every instruction that is scheduled, where it stands, and how often it runs."""
-        yield from self._runs(self.entry, 1.0)
+        yield from self._runs(self.entry, 1.0, float(self.trips))
 
-    def _runs(self, name: str, times: float):
+    def _runs(self, name: str, times: float, trips: float):
+        """`runs` of a computation; returns the trips of a decoding loop's stage that comes next."""
         computation = self.computations[name]
         for instruction in computation:
             yield instruction, computation, times
             if instruction.opcode == "while":
-                yield from self._runs(instruction.called("body"), times * self._trips(instruction))
+                count, body = self._count(instruction), instruction.called("body")
+                yield from self._runs(body, times * (trips if count is None else count), trips)
+                trips = 0.0 if count is None else trips
             elif instruction.opcode == "call":
-                yield from self._runs(instruction.called("to_apply"), times)
+                trips = yield from self._runs(instruction.called("to_apply"), times, trips)
             elif instruction.opcode == "conditional":
                 for branch in _branches(instruction.attributes):
-                    yield from self._runs(branch, times)
+                    yield from self._runs(branch, times, trips)
+        return trips
 
-    def _trips(self, loop: Instruction) -> float:
-        """What the compiler says, or the constant that the loop's condition compares with."""
+    def _count(self, loop: Instruction) -> float | None:
+        """Trips: what the compiler says, or the constant that the condition has beside a counter.
+
+        None where the condition looks at more than one part of what the loop carries.
+        """
         known = _COUNT.search(loop.attributes)
         if known:
             return float(known[1])
         condition = self.computations[loop.called("condition")]
+        read = [one for one in condition if one.opcode == "get-tuple-element"]
         bounds = [
-            int(instruction.operands[0])
-            for instruction in condition
-            if instruction.opcode == "constant" and instruction.operands[0].isdigit()
+            int(one.operands[0])
+            for one in condition
+            if one.opcode == "constant" and one.operands[0].isdigit()
         ]
-        return float(max(bounds, default=self.trips)) or self.trips
+        return float(max(bounds)) if len(read) == 1 and bounds else None
 
 
 def _instruction(line: str) -> Instruction:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from po_jax.language_model import LanguageModel
-from po_jax.partitioning import shard, whole_parameters
+from po_jax.partitioning import row_parts, shard, whole_parameters
+from po_jax.sampling.stages import Stage, fits, pack, stages
 from po_jax.sampling.strategy import Strategy, choose
 from po_jax.types import Params, Rollout
 
@@ -47,8 +48,9 @@ def sample(
 ) -> Rollout:
     """Draws `samples` completions of each prompt, each from its own mixture.
 
-    The encoders run once a prompt. The loop ends when every row has ended. A row's draws depend
-    on the key, the row's index, its prompt and its beta alone.
+    The encoders run once a prompt. Rows that have ended leave the loop when the others fit its next
+    stage, and it ends when all have. A row's draws depend on the key, the row's index, its prompt
+    and its beta alone.
 
     Args:
       model: of policy and partner, static.
@@ -75,12 +77,8 @@ def sample(
         beta=beta.reshape(rows, 1),
         uniform=shard(uniform, "batch", "length"),
     )
-    state = lax.while_loop(
-        lambda state: (state.step < length) & jnp.any(state.running),
-        loop.advance,
-        loop.start(prompt, samples),
-    )
-    drawn = jax.tree.map(lambda x: x.reshape(batch, samples, length), state.written)
+    written = loop.finish(loop.start(prompt, samples), stages(row_parts(), batch, samples))
+    drawn = jax.tree.map(lambda x: x.reshape(batch, samples, length), written)
     return drawn.replace(prompt=prompt)
 
 
@@ -122,6 +120,32 @@ class _Loop:
                 behaviour_logprob=empty,
             ),
         )
+
+    def finish(self, state: _State, ahead: list[Stage]) -> Rollout:
+        """Draws until every row has ended: in the first stage ahead, then in those after it."""
+        now, *later = ahead
+
+        def goes_on(state):
+            going = (state.step < self.uniform.shape[1]) & jnp.any(state.running)
+            return going & ~fits(state.running, now, later[0]) if later else going
+
+        state = lax.while_loop(goes_on, self.advance, state)
+        if not later:
+            return state.written
+        packing = pack(state.running, now, later[0])
+        smaller = dataclasses.replace(
+            self, beta=packing.rows(self.beta), uniform=packing.rows(self.uniform)
+        )
+        rest = _State(
+            step=state.step,
+            token=packing.rows(state.token),
+            running=packing.rows(state.running) & packing.taken.reshape(-1),
+            caches=tuple(
+                self.model.take(cache, packing.prompts, packing.rows) for cache in state.caches
+            ),
+            written=jax.tree.map(packing.rows, state.written),
+        )
+        return jax.tree.map(packing.back, state.written, smaller.finish(rest, later))
 
     def advance(self, state: _State) -> _State:
         """Draws a token for every row that has not ended."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 import jax
-from jaxtyping import Int, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 import numpy as np
 
 from po_jax.language_model import LanguageModel
@@ -74,8 +76,30 @@ class Sampler:
         key: PRNGKeyArray,
     ) -> Rollout:
         """`draw` for any number of prompts, batch by batch; the rollout is in host memory."""
-        parts = [
-            self.draw(policy, partner, prompt[rows], beta, jax.random.fold_in(key, index))
-            for index, (rows, _) in enumerate(filled_batches(len(prompt), self.batch_size))
-        ]
-        return jax.tree.map(lambda *part: np.concatenate(part)[: len(prompt)], *collect(parts))
+        parts = []
+        for index, (rows, _) in enumerate(filled_batches(len(prompt), self.batch_size)):
+            drawn = self.draw(policy, partner, prompt[rows], beta, jax.random.fold_in(key, index))
+            # Its prompts are as long as its own longest.
+            parts.append(dataclasses.replace(drawn, prompt=None))
+        whole = jax.tree.map(lambda *part: np.concatenate(part)[: len(prompt)], *collect(parts))
+        return dataclasses.replace(whole, prompt=prompt)
+
+    def fitted(self, rollout: Rollout) -> Rollout:
+        """A rollout without the positions that none of its completions came to; waits for it."""
+        longest = int(collect(_longest(rollout.mask)))
+        limit = rollout.mask.shape[-1]
+        length = self.partitioner.lengths.fitting({limit: longest})[limit]
+        return rollout if length == limit else _first(rollout, length)
+
+
+@jax.jit
+def _longest(mask: Bool[Array, "batch samples length"]) -> Int[Array, ""]:
+    return jnp.max(jnp.sum(mask, axis=-1))
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def _first(rollout: Rollout, length: int) -> Rollout:
+    """The first positions of the completions."""
+    completions = dataclasses.replace(rollout, prompt=None)
+    cut = jax.tree.map(lambda x: x[..., :length], completions)
+    return dataclasses.replace(cut, prompt=rollout.prompt)

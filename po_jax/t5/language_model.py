@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from po_jax.language_model import SpecialIds
+from po_jax.language_model import SpecialIds, Take
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
 from po_jax.partitioning import axis_names, shard
 from po_jax.t5.config import T5Config
@@ -113,6 +113,15 @@ class EncoderDecoder:
         """
         return self._apply(params, "extend", None, cache, tokens)
 
+    def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
+        """The cache of some rows, with the keys and values of their prompts."""
+        axis = 1 if self.config.scan_layers else 0
+        return cache.replace(
+            cross=jax.tree.map(lambda x: prompts(x, axis), cache.cross),
+            cross_bias=prompts(cache.cross_bias, 0),
+            own=jax.tree.map(lambda x: rows(x, axis), cache.own),
+        )
+
     def score(
         self,
         params: Params,
@@ -121,15 +130,35 @@ class EncoderDecoder:
         mask: Bool[Array, "batch samples length"],
         *,
         dropout_key: PRNGKeyArray | None = None,
+        learned: int | None = None,
     ) -> Float[Array, "batch samples length"]:
-        """log pi of every token of the completions, teacher-forced; 0 outside the mask."""
+        """log pi of every token of the completions, teacher-forced; 0 outside the mask.
+
+        Only the first `learned` completions of each prompt are differentiated; None for all.
+        """
         encoder_key, decoder_key = (
             (None, None) if dropout_key is None else jax.random.split(dropout_key)
         )
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
+        if learned is None:
+            logprobs = self._score(params, encoded, completion, decoder_key)
+        else:
+            given = (params, encoded)
+            parts = (completion[:, :learned], completion[:, learned:])
+            logprobs = jnp.concatenate(
+                [
+                    self._score(*given, parts[0], decoder_key),
+                    self._score(*jax.lax.stop_gradient(given), parts[1], decoder_key),
+                ],
+                axis=1,
+            )
+        return jnp.where(mask, logprobs, 0.0)
+
+    def _score(self, params, encoded, completion, dropout_key):
+        """log pi of every token, padding's too."""
         tokens = completion.reshape(-1, completion.shape[-1])
         inputs = shift_right(tokens, self.special_ids.start)
-        hidden = self._apply(params, "hidden", decoder_key, encoded.states, encoded.mask, inputs)
+        hidden = self._apply(params, "hidden", dropout_key, encoded.states, encoded.mask, inputs)
 
         def head(states):
             return self._apply(params, "logits", None, states)
@@ -138,7 +167,7 @@ class EncoderDecoder:
             logprobs = token_logprobs(head(hidden), tokens)
         else:
             logprobs = chunked_token_logprobs(head, hidden, tokens, chunk=self.score_chunk)
-        return jnp.where(mask, logprobs.reshape(completion.shape), 0.0)
+        return logprobs.reshape(completion.shape)
 
     def logits(
         self,

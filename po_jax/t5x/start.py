@@ -12,6 +12,7 @@ from t5x import train_state as t5x_train_state
 from t5x import utils as t5x_utils
 
 from po_jax.checkpoints.load import Checkpoint, load, open_checkpoint
+from po_jax.lengths import Lengths
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
 from po_jax.training.loop import Updates
@@ -21,8 +22,11 @@ AVERAGE = "average"  # the collection that holds a moving average of the paramet
 
 
 def partitioner_of(t5x: t5x_partitioning.BasePartitioner) -> Partitioner:
-    """Our partitioner on T5X's mesh, by T5X's rules: for samplers and judges."""
-    return Partitioner(t5x.mesh, tuple(t5x.logical_axis_rules))
+    """Our partitioner on T5X's mesh, by T5X's rules: for samplers and judges.
+
+    Rows keep their limits: T5X compiles its step for them, once.
+    """
+    return Partitioner(t5x.mesh, tuple(t5x.logical_axis_rules), Lengths((1.0,)))
 
 
 class Start(t5x_utils.TrainStateInitializer):

@@ -137,9 +137,10 @@ class PolicyEvaluation:
     ) -> Rollout:
         """One completion of pi and one of mu for each prompt, in one program."""
         key = purpose_key(self._run.key, index, purpose)
-        return sampler.draw(
+        drawn = sampler.draw(
             state.params, self._run.reference, batch.arrays["prompt"], (0.0, 1.0), key
         )
+        return sampler.fitted(drawn)
 
     def _texts(self, batch: Batch, rollout: Rollout) -> list[str]:
         texts = []

@@ -133,7 +133,7 @@ class OnlineFeed:
                 self._run.language_model,
                 self._from_policy,
                 self._run.reference if self._must_score else None,
-                _join(rollouts),
+                self._whole(host, rollouts),
                 self._run.partitioner.distribute(judgement),
                 jnp.float32(self._penalty),
                 jnp.int32(step),
@@ -176,10 +176,16 @@ class OnlineFeed:
             for index, prompt in enumerate(np.split(host.arrays["prompt"], self._pieces))
         ]
 
+    def _whole(self, host: Batch, rollouts: list[Rollout]) -> Rollout:
+        """The rollout of a batch; each of its pieces has prompts as long as its own longest."""
+        whole = _join([rollout.replace(prompt=None) for rollout in rollouts])
+        prompt = self._run.partitioner.distribute(host.arrays["prompt"])
+        return self._sampler.fitted(whole.replace(prompt=prompt))
+
     def _judge(self, host: Batch, rollouts: list[Rollout]) -> Judgement:
         rows = np.split(np.arange(len(host.valid)), self._pieces)
         asked = []
-        for part, rollout in zip(rows, rollouts, strict=True):
+        for part, rollout in zip(rows, map(self._sampler.fitted, rollouts), strict=True):
             entrants = (rollout.prompt, rollout.completion, rollout.mask, host.text_rows(part))
             if self._candidates is None:
                 asked.append(ask(self._annotator, Pairs(*entrants)))

@@ -1,6 +1,7 @@
 """How a run begins: fresh, from someone's checkpoint, or where it was interrupted."""
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.memory import require_memory
 from po_jax.models.base import Model
 from po_jax.partitioning import Partitioner
+from po_jax.training.random_start import fresh_parameters
 from po_jax.training.randomness import purpose_key
 from po_jax.training.state import TrainState, state_shardings
 from po_jax.types import Params
@@ -58,7 +60,7 @@ class Start:
             self.shardings,
         )
         require_memory(self._like, "parameters and optimiser")
-        self._init = jax.jit(init, out_shardings=self.shardings.params)
+        self._init = functools.partial(fresh_parameters, init, shardings=self.shardings.params)
         self._create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
 
     def parameters(self, dtype: str | None = None) -> Params:

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from po_jax.judges import Pairs, RougeJudge, ask
+from po_jax.judges import Pairs, RougeJudge, ask, ask_about_all
+from po_jax.judges import rouge as rouge_module
 from po_jax.judges.rouge import rouge
 from po_jax.vocabulary import to_tokens
 from tasks import vocabularies
@@ -78,6 +79,24 @@ def test_the_answer_nearer_to_the_author_wins():
     judgement = ask(RougeJudge(WORDS), pairs)()
     np.testing.assert_array_equal(judgement.preference, [1.0, 0.0, 1.0, 0.5])
     assert judgement.by_order is None  # it has no order, so it is asked once
+
+
+def test_each_completion_is_scored_once_however_many_it_meets(monkeypatch):
+    """Of four completions of each of two prompts, all judged against each other."""
+    scorer, asked = rouge_module._scorer(("rougeL",)), []
+
+    class Counting:
+        def score_multi(self, answers, text):
+            asked.append(text)
+            return scorer.score_multi(answers, text)
+
+    monkeypatch.setattr(rouge_module, "_scorer", lambda measures: Counting())
+    texts = ["red two", "red of sum", "red", "red sum", "old the", "old of", "old two", "old"]
+    tokens, _ = to_tokens(WORDS, texts, 5)
+    tokens = tokens.reshape(2, 4, 5)
+    prompt, answers = to_tokens(WORDS, ["new", "blue"], 3)[0], [["red the sum"], ["old of two"]]
+    ask_about_all(RougeJudge(WORDS), prompt, tokens, tokens > 0, {"answers": answers})()
+    assert len(asked) == 8
 
 
 def test_the_measure_decides():

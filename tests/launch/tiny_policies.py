@@ -15,7 +15,7 @@ DROPOUT_RATE = %gin.REQUIRED
 LANGUAGE_MODEL = @language_model.T5LM()
 language_model.T5LM.config = @config.T5Config()
 config.T5Config:
-  vocab_size = 4096
+  vocab_size = 8192
   emb_dim = 8
   num_heads = 2
   head_dim = 3
@@ -26,7 +26,7 @@ config.T5Config:
 """
 MODEL = T5LM(
     T5Config(
-        vocab_size=4096,
+        vocab_size=8192,
         emb_dim=8,
         num_heads=2,
         head_dim=3,

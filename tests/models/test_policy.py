@@ -10,6 +10,7 @@ import pytest
 
 from po_jax.losses import objectives, pairwise
 from po_jax.models import PolicyModel
+from po_jax.planning.flops import matrix_flops
 from po_jax.sampling import Strategy
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
@@ -141,6 +142,42 @@ def test_gradients_do_not_reach_past_the_eos(params, batch):
     (loss, grads), (other_loss, other_grads) = (compute(params, b) for b in (batch, garbage))
     np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), grads, other_grads)
+
+
+def test_the_second_completion_need_not_be_differentiated(params, batch):
+    """Loss, metrics and gradient stay; of its backward pass nothing does."""
+    both = dataclasses.replace(MODEL, objective=partial(objectives.nash_md, tau=0.3))
+    first = dataclasses.replace(both, learned=1)
+
+    def gradient(model):
+        return jax.jit(jax.value_and_grad(lambda p: model.loss_fn(p, batch, None), has_aux=True))
+
+    ((loss, metrics), slope), ((expected, wanted), whole) = (
+        gradient(model)(params) for model in (first, both)
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert values(metrics) == pytest.approx(values(wanted), rel=1e-5)
+    for one, other in zip(jax.tree.leaves(slope), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    less, all_of_it, alone = (
+        matrix_flops(function.trace(params).jaxpr, 1)
+        for function in (
+            gradient(first),
+            gradient(both),
+            jax.jit(lambda p: LANGUAGE_MODEL.score(p, batch.prompt, batch.completion, batch.mask)),
+        )
+    )
+    encoder = matrix_flops(
+        jax.jit(lambda p: LANGUAGE_MODEL.encode(p, batch.prompt)).trace(params).jaxpr, 1
+    )
+    # A backward pass is two products for each of the forward one, but for the first layer's input,
+    # keys and values of the prompts, which the passes of both completions now make each by itself.
+    assert 0.4 * (alone - encoder) < all_of_it - less < (alone - encoder)
+
+
+def test_an_objective_of_both_completions_is_not_said_to_be_of_one():
+    with pytest.raises(ValueError, match="PolicyModel.learned: expected 2"):
+        dataclasses.replace(MODEL, learned=1)
 
 
 def test_the_encoder_runs_once_for_both_completions(params, batch):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from po_jax.planning.flops import matrix_flops
+from po_jax.planning.hlo import Program
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
@@ -30,6 +31,25 @@ def test_loops_count_as_often_as_they_run():
 
     assert flops(scanned, x, w) == 7 * one
     assert flops(until, x, w, trips=11) == 11 * one
+
+
+def in_stages(x, w):
+    """A loop over all rows and, when it is over, one over the first."""
+
+    def until(x):
+        return jax.lax.while_loop(
+            lambda c: jnp.all(c[1] < 1) & (c[0] < 11), lambda c: (c[0] + 1, c[1] @ w), (0, x)
+        )[1]
+
+    return until(until(x)[:1])
+
+
+def test_the_first_stage_of_a_loop_has_all_trips():
+    x, w = jnp.ones((3, 5)), jnp.ones((5, 5))
+    assert flops(in_stages, x, w, trips=13) == 13 * 2 * 3 * 5 * 5
+    program = Program.parse(jax.jit(in_stages).lower(x, w).compile().as_text(), trips=13)
+    times = [times for one, _, times in program.runs() if one.opcode in ("dot", "custom-call")]
+    assert times == [13, 0]
 
 
 @pytest.mark.parametrize(("recomputed", "products"), [(False, 3), (True, 4)])

@@ -8,15 +8,19 @@ import seqio
 from tasks import docstring_pairs, docstrings
 
 PAIRS = {
-    "train": [docstring_pairs.Pair("a", "a.f", "Each row counts\nonce.", "Adds up the rows.")],
-    "validation": [docstring_pairs.Pair("b", "b.g", "Empty rows too.", "Counts the rows.")],
+    "train": [
+        docstring_pairs.Pair(
+            "a", "a.f", "add\na.add(rows)", "Each row counts.", "Adds up the rows."
+        )
+    ],
+    "validation": [docstring_pairs.Pair("b", "b.g", "count\nb.count()", "", "Counts the rows.")],
 }
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv(docstrings.FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(docstring_pairs, "load", lambda folder: PAIRS)
+    monkeypatch.setattr(docstring_pairs, "load", lambda folder, more: PAIRS | {"test": more})
     return tmp_path
 
 
@@ -32,11 +36,17 @@ def text(ids) -> str:
 
 def test_document_and_summary():
     example = only_example("docstrings_sft", "train")
-    assert text(example["inputs"]) == "Each row counts once."
+    assert text(example["inputs"]) == "add a.add(rows) Each row counts."
     assert text(example["targets"]) == "Adds up the rows."
     example = only_example("docstrings_prompts", "validation")
-    assert text(example["inputs"]) == "Empty rows too."
+    assert text(example["inputs"]) == "count b.count()"
     assert example["answers"].tolist() == [b"Counts the rows."]
+
+
+def test_more_packages_by_environment(monkeypatch):
+    assert docstrings._pairs("test") == []
+    monkeypatch.setenv(docstrings.MORE_VARIABLE, "torch  sympy")
+    assert docstrings._pairs("test") == ["torch", "sympy"]
 
 
 def test_comparisons_are_read_from_the_folder(cache):

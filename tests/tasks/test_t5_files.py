@@ -49,10 +49,10 @@ def saved_by_transformers(spiece, folder):
 def test_a_file_with_its_own_sentinels_gets_no_more(tmp_path):
     plain = vocabularies.t5(SHIPPED)
     own = vocabularies.t5(with_own_sentinels(SHIPPED, tmp_path / "spiece.model"))
-    assert own.vocab_size == plain.vocab_size == 4196
+    assert own.vocab_size == plain.vocab_size == 8292
     for text in TEXTS:
         assert own.encode(text) == plain.encode(text), text
-    assert own.encode("<extra_id_0>") == [4195]
+    assert own.encode("<extra_id_0>") == [8291]
 
 
 def test_mt5s_kind_of_file_by_the_environment(shared_data, tmp_path, monkeypatch):
@@ -113,10 +113,10 @@ def test_as_many_sentinels_as_the_config_beside_it_says(tmp_path, extra_ids):
     shutil.copy(SHIPPED, tmp_path / "spiece.model")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"extra_ids": extra_ids}))
     for path in (tmp_path, tmp_path / "spiece.model"):
-        assert vocabularies.t5(path).vocab_size == 4096 + extra_ids
-    rows = 4096 + extra_ids
+        assert vocabularies.t5(path).vocab_size == 8192 + extra_ids
+    rows = 8192 + extra_ids
     assert tokenizer.check(str(tmp_path / "spiece.model"), embedding_rows=rows) == extra_ids
-    with pytest.raises(ValueError, match=f"4096 pieces and {extra_ids} sentinels"):
+    with pytest.raises(ValueError, match=f"8192 pieces and {extra_ids} sentinels"):
         tokenizer.check(str(tmp_path / "spiece.model"), embedding_rows=rows - 1)
 
 
@@ -157,9 +157,9 @@ def test_t5s_own_tokenizer_json(shared_data, tmp_path):
 
 def test_tokenizer_json_goes_into_a_converted_directory(saved, tmp_path):
     path = str(saved / "tokenizer.json")
-    assert tokenizer.check(path, embedding_rows=4196) == 0
-    with pytest.raises(ValueError, match="at most 4195 ids.*got 4196 pieces and 0 sentinels"):
-        tokenizer.check(path, embedding_rows=4195)
+    assert tokenizer.check(path, embedding_rows=8292) == 0
+    with pytest.raises(ValueError, match="at most 8291 ids.*got 8292 pieces and 0 sentinels"):
+        tokenizer.check(path, embedding_rows=8291)
 
 
 @pytest.mark.parametrize(

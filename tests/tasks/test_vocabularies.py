@@ -14,7 +14,7 @@ def shipped():
 def test_special_ids_are_t5s(shipped):
     assert (shipped.pad_id, shipped.eos_id, shipped.unk_id) == (0, 1, 2)
     assert shipped.tokenizer.bos_id() == -1
-    assert shipped.vocab_size == 4096
+    assert shipped.vocab_size == 8192
     assert vocabularies.DOCSTRINGS_MODEL.stat().st_size < 300_000
 
 

@@ -1,0 +1,383 @@
+"""Posts and summaries as long as people write them: mixture sampling, an IPO step, online IPO-MD.
+
+    git worktree add ../former 5ac7f34
+    python -m tests.benchmarks.real_lengths mini small --former ../former
+
+64 posts of TL;DR in T5's vocabulary, cut at 512 and 64 tokens; a drawn completion ends where
+people's summary of its post does, whoever draws it. Contestants are processes of their own that
+take turns:
+
+  po_jax  this checkout, in batches as the data has them;
+  former  po_jax of another checkout;
+  plain   the best code one can write with transformers: posts sorted by length, each batch padded
+          to its own longest, rows that ended taken out of both decoders' caches as soon as a
+          quarter has; a step in micro-batches of 8 pairs of like lengths.
+
+An IPO step is log mu and log pi of both summaries, loss, gradient and AdamW; a step of IPO-MD
+draws, has a T5 of the policy's size judge in both orders, and updates. Ratios are medians over
+rounds. The machine must be otherwise idle. float32, all cores.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parents[2]
+SIZES = {
+    "tiny": {"emb_dim": 32, "num_heads": 2, "mlp_dim": 64, "layers": 2},
+    "mini": {"emb_dim": 256, "num_heads": 4, "mlp_dim": 1024, "layers": 4},
+    "small": {"emb_dim": 512, "num_heads": 8, "mlp_dim": 2048, "layers": 6},
+}
+WHAT = ("sampling", "step", "online")
+VOCAB, HEAD_DIM, BETA, TAU, EOS = 32128, 64, 0.125, 0.1, 1
+MICRO_BATCH, PAUSE = 8, 0.5
+
+
+def posts(count, limits):
+    """Token ids of posts, [count, limit], and of two summaries each, [count, 2, limit]."""
+    from sentencepiece import SentencePieceProcessor
+
+    data = HERE.parent / "shared" / "data"
+    pieces = SentencePieceProcessor(str(data / "t5_spiece" / "spiece.model"))
+    rows = {}
+    for record in map(json.loads, (data / "tldr" / "comparisons.validation.jsonl").open()):
+        info, texts = record["info"], [summary["text"].strip() for summary in record["summaries"]]
+        head = f"SUBREDDIT: r/{info['subreddit']}\nTITLE: {info['title']}\nPOST: "
+        rows.setdefault(f"summarize: {head}{info['post']}", texts)
+
+    def tokens(text, limit):
+        ids = [*pieces.encode(text), EOS][:limit]
+        return ids + [0] * (limit - len(ids))
+
+    chosen = list(rows.items())[:count]
+    prompt = [tokens(text, limits[0]) for text, _ in chosen]
+    summaries = [[tokens(text, limits[1]) for text in pair] for _, pair in chosen]
+    return np.array(prompt, np.int32), np.array(summaries, np.int32)
+
+
+def ours(size):
+    """po_jax of the checkout that this runs in."""
+    from functools import partial
+
+    import jax
+    import jax.numpy as jnp
+
+    from po_jax.logprobs import sequence_logprob
+    from po_jax.losses import objectives, pairwise
+    from po_jax.models import PolicyModel
+    from po_jax.partitioning import make_partitioner
+    from po_jax.sampling import Strategy, sample
+    from po_jax.t5.config import T5Config
+    from po_jax.t5.language_model import T5LM
+    from po_jax.training.optimizers import adamw
+    from po_jax.training.step import make_train_step
+    from po_jax.types import PreferenceBatch
+
+    partitioner, optimizer = make_partitioner(1, devices=jax.devices()[:1]), adamw(1e-5)
+    try:
+        from po_jax.judges import PreferenceModel
+        from po_jax.judges.template import Template
+        from tests.training.fresh import fresh_state
+
+        ipo = partial(objectives.contrastive, loss=pairwise.ipo, tau=TAU)
+        start = partial(fresh_state, optimizer=optimizer, partitioner=partitioner)
+    except ImportError:  # as it was at 5ac7f34
+        from po_jax.annotators.composition import Template
+
+        from po_jax.models import PreferenceModel
+        from po_jax.training.state import initial_state, state_shardings
+
+        ipo = partial(objectives.contrastive, loss=partial(pairwise.ipo, tau=TAU))
+
+        def start(init, axes):
+            state = initial_state(init, axes, optimizer, partitioner, jax.random.key(7))
+            return state, state_shardings(state, axes, partitioner)
+
+    class Ending(T5LM):
+        """Ends where it is told: two more columns of the prompts say after how many tokens."""
+
+        def encode(self, params, prompt, **options):
+            return super().encode(params, prompt[:, :-2], **options), prompt[:, -2:]
+
+        def prefill(self, params, encoded, samples, max_length):
+            own = super().prefill(params, encoded[0], samples, max_length)
+            return {"own": own, "ends": encoded[1].reshape(-1), "step": jnp.zeros((), jnp.int32)}
+
+        def extend(self, params, cache, tokens):
+            logits, own = super().extend(params, cache["own"], tokens)
+            step = cache["step"] + 1
+            ends, is_eos = (step == cache["ends"])[:, None], jnp.arange(VOCAB)[None] == EOS
+            return jnp.where(ends == is_eos, logits, -1e9), {**cache, "own": own, "step": step}
+
+        def take(self, cache, prompts, rows):
+            own = super().take(cache["own"], prompts, rows)
+            return {**cache, "own": own, "ends": rows(cache["ends"], 0)}
+
+    class Ours:
+        def __init__(self, emb_dim, num_heads, mlp_dim, layers):
+            config = T5Config(
+                vocab_size=VOCAB,
+                emb_dim=emb_dim,
+                num_heads=num_heads,
+                head_dim=HEAD_DIM,
+                mlp_dim=mlp_dim,
+                num_encoder_layers=layers,
+                num_decoder_layers=layers,
+                logits_via_embedding=True,
+                dropout_rate=0.0,
+            )
+            self.model, self.ending = T5LM(config), Ending(config)
+            policy = PolicyModel(language_model=self.model, objective=ipo)
+            template = Template(((20, 21), (22, 23), (24, 25)), (30, 31))
+            judge = PreferenceModel(language_model=self.model, template=template)
+            init = jax.jit(self.model.init)
+            self.reference, self.judge = init(jax.random.key(1)), init(jax.random.key(3))
+            axes = self.model.parameter_axes()
+            self.state, shardings = start(self.model.init, axes)
+            self.update = make_train_step(policy, optimizer, partitioner, shardings)
+            self.score, self.key = jax.jit(self.model.score), jax.random.key(2)
+            self.prefer = jax.jit(lambda *given: judge.predict_batch_with_aux(*given)[1])
+            self.lengths = getattr(partitioner, "lengths", None)
+
+        def cut(self, batch):
+            return self.lengths.cut(batch) if self.lengths else batch
+
+        def draw(self, prompt, completion):
+            ends = (completion > 0).sum(axis=-1).astype(np.int32)
+            told = jnp.asarray(np.concatenate([self.cut(prompt), ends], axis=1))
+            beta = jnp.full(ends.shape, BETA)
+            strategy = Strategy(completion.shape[-1])
+            given = (self.state.params, self.reference, told, beta, self.key)
+            return sample(self.ending, strategy, *given)
+
+        def sampling(self, prompt, completion):
+            drawn = jax.block_until_ready(self.draw(prompt, completion))
+            assert np.array_equal(drawn.mask, completion > 0)
+
+        def learn(self, prompt, completion, mask, preference, log_mu):
+            batch = PreferenceBatch(prompt, completion, mask, preference, log_mu)
+            self.state, metrics = self.update(self.state, batch, self.key)
+            jax.block_until_ready(metrics)
+
+        def step(self, prompt, completion):
+            batch = self.cut({"x": prompt, "y": completion, "mask": completion > 0})
+            x, y, mask = (jnp.asarray(batch[name]) for name in ("x", "y", "mask"))
+            log_mu = sequence_logprob(self.score(self.reference, x, y, mask), mask)
+            self.learn(x, y, mask, jnp.ones(len(x)), log_mu)
+
+        def online(self, prompt, completion):
+            drawn = self.draw(prompt, completion)
+            log_mu = getattr(drawn, "partner_logprob", None)
+            log_mu = drawn.reference_logprob if log_mu is None else log_mu
+            limit = length = drawn.mask.shape[-1]
+            if self.lengths:
+                length = self.lengths.fitting({limit: int(drawn.mask.sum(axis=-1).max())})[limit]
+            y, mask, log_mu = (v[..., :length] for v in (drawn.completion, drawn.mask, log_mu))
+            x = jnp.asarray(self.cut(prompt))
+            pairs = {"prompt": x, "completion": y, "mask": mask}
+            preference = self.prefer(self.judge, pairs)["preference"]
+            self.learn(x, y, mask, preference, sequence_logprob(log_mu, mask))
+
+    return Ours(**SIZES[size])
+
+
+def plain(size):
+    """Hugging Face T5 on PyTorch."""
+    import torch
+    from torch.nn import functional
+    import transformers
+    from transformers.modeling_outputs import BaseModelOutput
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    class Plain:
+        def __init__(self, emb_dim, num_heads, mlp_dim, layers):
+            config = transformers.T5Config(
+                vocab_size=VOCAB,
+                d_model=emb_dim,
+                d_kv=HEAD_DIM,
+                d_ff=mlp_dim,
+                num_layers=layers,
+                num_decoder_layers=layers,
+                num_heads=num_heads,
+                dropout_rate=0.0,
+                decoder_start_token_id=0,
+            )
+            torch.manual_seed(0)
+            make = transformers.T5ForConditionalGeneration
+            self.policy, self.reference = make(config), make(config).eval()
+            self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=1e-5)
+
+        def padded(self, rows):
+            return torch.from_numpy(rows[..., : (rows > 0).sum(-1).max()]).long()
+
+        @torch.no_grad()
+        def sampling(self, prompt, completion):
+            models, prompt = (self.policy, self.reference), self.padded(prompt)
+            ends = torch.from_numpy((completion > 0).sum(-1)).flatten()
+            attention = (prompt > 0).long()
+            states = [model.encoder(prompt, attention_mask=attention)[0] for model in models]
+            states = [each.repeat_interleave(2, dim=0) for each in states]
+            attention = attention.repeat_interleave(2, dim=0)
+            caches, tokens = [None, None], torch.zeros((len(ends), 1), dtype=torch.long)
+            for step in range(1, int(ends.max()) + 1):
+                logprobs = []
+                for i, model in enumerate(models):
+                    out = model(
+                        encoder_outputs=BaseModelOutput(states[i]),
+                        attention_mask=attention,
+                        decoder_input_ids=tokens,
+                        past_key_values=caches[i],
+                        use_cache=True,
+                    )
+                    caches[i] = out.past_key_values
+                    logprobs.append(functional.log_softmax(out.logits[:, -1], dim=-1))
+                mixed = functional.softmax((1 - BETA) * logprobs[0] + BETA * logprobs[1], dim=-1)
+                tokens = torch.multinomial(mixed, 1)
+                for row in logprobs:
+                    row.gather(1, tokens)
+                going = (ends > step).nonzero()[:, 0]
+                if 0 < len(going) <= 0.75 * len(ends):
+                    ends, tokens, attention = ends[going], tokens[going], attention[going]
+                    states = [each[going] for each in states]
+                    for cache in caches:
+                        cache.batch_select_indices(going)
+
+        def score(self, model, prompt, completion):
+            rows, attention = completion.flatten(0, 1), (prompt > 0).long()
+            states = model.encoder(prompt, attention_mask=attention)[0]
+            logits = model(
+                encoder_outputs=BaseModelOutput(states.repeat_interleave(2, dim=0)),
+                attention_mask=attention.repeat_interleave(2, dim=0),
+                decoder_input_ids=functional.pad(rows, (1, 0))[:, :-1],
+            ).logits
+            targets = rows.masked_fill(rows == 0, -100).flatten()
+            losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
+            return -losses.reshape(completion.shape).sum(-1)
+
+        def step(self, prompt, completion):
+            self.optimizer.zero_grad()
+            for at in range(0, len(prompt), MICRO_BATCH):
+                x, y = (self.padded(rows[at : at + MICRO_BATCH]) for rows in (prompt, completion))
+                with torch.no_grad():
+                    log_mu = self.score(self.reference, x, y)
+                ratio = self.score(self.policy, x, y) - log_mu
+                loss = torch.square(ratio[:, 0] - ratio[:, 1] - 1 / (2 * TAU)).sum()
+                (loss / len(prompt)).backward()
+            self.optimizer.step()
+
+    return Plain(**SIZES[size])
+
+
+def contest(make, size, file, batch):
+    """Does what each line says for all posts, and says how many seconds it took."""
+    contestant = make(size)
+    with np.load(file) as data:
+        prompt, completion = data["prompt"], data["completion"]
+    if make is plain:
+        order = np.argsort((prompt > 0).sum(axis=-1), kind="stable")
+        prompt, completion = prompt[order], completion[order]
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for at in range(0, len(prompt), batch):
+            rows = slice(at, at + batch)
+            getattr(contestant, line.strip())(prompt[rows], completion[rows])
+        print("took", time.perf_counter() - began, flush=True)
+
+
+def process(kind, checkout, *given):
+    """A contestant, waiting for work."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).resolve()), "contest", kind, *map(str, given)],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def seconds(contestant, what):
+    time.sleep(PAUSE)
+    contestant.stdin.write(f"{what}\n")
+    contestant.stdin.flush()
+    for line in contestant.stdout:
+        if line.startswith("took "):
+            return float(line.split()[1])
+    raise RuntimeError("a contestant has ended")
+
+
+def cpu():
+    """The processor's name and the flags that decide how fast products are."""
+    words = subprocess.run(["lscpu"], capture_output=True, text=True).stdout
+    facts = dict(line.split(":", 1) for line in words.splitlines() if ":" in line)
+    flags = set(facts.get("Flags", "").split())
+    kept = sorted(flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"})
+    return f"{facts.get('Model name', '?').strip()} ({', '.join(kept)})"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sizes", nargs="+", choices=SIZES)
+    parser.add_argument("--former", type=Path, help="another checkout of po_jax")
+    parser.add_argument("--opponents", nargs="*", choices=["plain"], default=["plain"])
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
+    parser.add_argument("--posts", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32, help="posts")
+    parser.add_argument("--limits", nargs=2, type=int, default=[512, 64], help="tokens")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    prompt, completion = posts(args.posts, args.limits)
+    lengths = [(rows > 0).sum(axis=-1).ravel() for rows in (prompt, completion)]
+    print(f"{cpu()}, {len(os.sched_getaffinity(0))} cores; {len(prompt)} posts")
+    for name, limit, found in zip(("posts", "summaries"), args.limits, lengths, strict=True):
+        print(f"{name}: median {np.median(found):.0f}, longest {found.max()} of {limit} tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "posts.npz"
+        np.savez(file, prompt=prompt, completion=completion)
+        for size in args.sizes:
+            contestants = {"po_jax": process("ours", HERE, size, file, args.batch)}
+            if args.former:
+                former = args.former.resolve()
+                contestants["former"] = process("ours", former, size, file, args.batch)
+            for name in args.opponents:
+                contestants[name] = process(name, HERE, size, file, args.batch)
+            for what in args.what:
+                report(size, what, contestants, args.rounds, int(lengths[1].sum()))
+            for contestant in contestants.values():
+                contestant.stdin.close()
+                contestant.wait()
+
+
+def report(size, what, contestants, rounds, tokens):
+    """Rounds in turn, and a line for each contestant."""
+    taking = {n: c for n, c in contestants.items() if what != "online" or n != "plain"}
+    for _ in range(2):  # compile, and let the allocators settle
+        for contestant in taking.values():
+            seconds(contestant, what)
+    times = {name: [] for name in taking}
+    for turn in range(rounds):
+        for name in list(taking)[:: 1 if turn % 2 else -1]:
+            times[name].append(seconds(taking[name], what))
+    for name, values in times.items():
+        pairs = zip(values, times["po_jax"], strict=True)
+        ratio = statistics.median(theirs / own for theirs, own in pairs)
+        median = statistics.median(values)
+        rate = f", {tokens / median:.0f} useful tokens/s" if what == "sampling" else ""
+        print(f"{size} {what} {name}: {median:.3f} s, {ratio:.2f} x po_jax's{rate}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "contest":
+        kind, size, file, batch = sys.argv[2:]
+        contest({"ours": ours, "plain": plain}[kind], size, file, int(batch))
+    else:
+        main()
