@@ -88,17 +88,6 @@ def test_gradients_are_finite_in_bfloat16(params):
         assert np.isfinite(leaf).all() and leaf.dtype == jnp.float32 and np.abs(leaf).max() > 0
 
 
-def test_chunked_scores_equal_whole_ones(params):
-    value, gradient = loss(MODEL)(params)
-    found, found_gradient = loss(dataclasses.replace(MODEL, score_chunk=3))(params)
-    assert found == pytest.approx(float(value), rel=1e-6)
-    jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5),
-        found_gradient,
-        gradient,
-    )
-
-
 def test_caches_have_the_heads_of_keys_the_whole_prompt_and_short_windows():
     def shapes(model):
         def prefill(params):
