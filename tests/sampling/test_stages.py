@@ -14,9 +14,10 @@ from po_jax.language_model import LanguageModel, SpecialIds
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, sample, stages
 from po_jax.t5.language_model import T5LM
-from tests.test_sampling import SCANNED, TINY
+from tests.test_sampling import FAMILIES, SCANNED, TINY
 
 EOS = 1
+WIDE = T5LM(dataclasses.replace(SCANNED.config, vocab_size=5, dtype=jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +83,16 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize(
-    ("config", "samples", "options"),
+    ("model", "samples", "options"),
     [
-        (TINY.config, 2, {"temperature": 0.7, "top_k": 3, "min_length": 2}),
-        (dataclasses.replace(SCANNED.config, vocab_size=5, dtype=jnp.float32), 5, {"top_p": 0.9}),
+        (TINY, 2, {"temperature": 0.7, "top_k": 3, "min_length": 2}),
+        (WIDE, 5, {"top_p": 0.9}),
+        (FAMILIES["t5gemma"], 2, {}),  # a cache as short as its window
     ],
+    ids=["t5", "scanned", "t5gemma"],
 )
-def test_draws_are_those_of_one_loop(config, samples, options, monkeypatch):
-    model, strategy = T5LM(config), Strategy(20, **options)
+def test_draws_are_those_of_one_loop(model, samples, options, monkeypatch):
+    strategy = Strategy(20, **options)
     init = jax.jit(model.init)
     pi, mu = (init(jax.random.key(seed)) for seed in (3, 4))
     prompt = prompts(33)
