@@ -150,6 +150,7 @@ def test_drawing_for_many_prompts_cuts_each_batch():
     np.testing.assert_allclose(cut.policy_logprob, padded.policy_logprob, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_for_bit_the_same(tmp_path):
     def train(folder, steps):
         return small_run.train(tmp_path / folder, OfflineFeed, COMPARISONS, steps, save_period=1)

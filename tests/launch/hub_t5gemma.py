@@ -10,10 +10,12 @@ from po_jax.language_model import SpecialIds
 from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
 
-GIN = """
+# Enough for the vocabulary of any task: those of a process are registered once, with the first.
+VOCABULARY = 8320
+GIN = f"""
 include "gin/models/t5gemma/base.gin"
 
-config.T5GemmaConfig.vocab_size = 384
+config.T5GemmaConfig.vocab_size = {VOCABULARY}
 config.StackConfig:
   emb_dim = 8
   num_heads = 4
@@ -26,7 +28,7 @@ encoder/config.StackConfig.emb_dim = 12
 """
 SHAPE = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 6, "mlp_dim": 16, "num_layers": 2}
 CONFIG = T5GemmaConfig(
-    vocab_size=384,
+    vocab_size=VOCABULARY,
     encoder=StackConfig(emb_dim=12, query_scalar=6, **SHAPE),
     decoder=StackConfig(emb_dim=8, query_scalar=6, **SHAPE),
 )

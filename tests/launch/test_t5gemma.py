@@ -38,6 +38,7 @@ def inputs(tmp_path, monkeypatch):
     gin.clear_config()
 
 
+@pytest.mark.slow
 def test_three_commands(inputs):
     judge, policy, back = follow("t5gemma.md", SMALL)
     # The untrained T5Gemma stands in for the judge, whose command is only read.

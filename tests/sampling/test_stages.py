@@ -87,7 +87,8 @@ def equal(one, other):
     [
         (TINY, 2, {"temperature": 0.7, "top_k": 3, "min_length": 2}),
         (WIDE, 5, {"top_p": 0.9}),
-        (FAMILIES["t5gemma"], 2, {}),  # a cache as short as its window
+        # A cache as short as its window.
+        pytest.param(FAMILIES["t5gemma"], 2, {}, marks=pytest.mark.slow),
     ],
     ids=["t5", "scanned", "t5gemma"],
 )
