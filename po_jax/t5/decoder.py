@@ -91,7 +91,7 @@ class DecoderLayer(nn.Module):
             cross = self.encoder_decoder_attention.keys_values(context.encoded)
         else:
             cross, layer = cached
-            own, keys_values = _append(own, keys_values, layer, context.index)
+            own, keys_values = append(own, keys_values, layer, context.index)
         bias = context.relative_bias
         if bias is None:
             length = keys_values[0].shape[-2]
@@ -113,7 +113,7 @@ class DecoderLayer(nn.Module):
         return (shard(x, "batch", "length", "embed"), own), None
 
 
-def _append(own, new, layer, index):
+def append(own, new, layer, place):
     """Writes a position into a cache; returns the cache and this layer's part of it.
 
     Written first and read afterwards, so that the compiler updates the buffer in place; `layer`
@@ -121,7 +121,7 @@ def _append(own, new, layer, index):
     """
     if layer is not None:
         new = jax.tree.map(lambda position: position[None], new)
-    start = (() if layer is None else (layer,)) + (0, 0, index, 0)
+    start = (() if layer is None else (layer,)) + (0, 0, place, 0)
     own = jax.tree.map(lambda c, n: lax.dynamic_update_slice(c, n, start), own, new)
     if layer is None:
         return own, own

@@ -8,11 +8,10 @@ the prompt it keeps whole in every layer.
 import flax
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from po_jax.partitioning import shard
-from po_jax.t5.decoder import Cache
+from po_jax.t5.decoder import Cache, append
 from po_jax.t5.layers import FeedForward, dropout
 from po_jax.t5.stack import layer_class, mask_bias
 from po_jax.t5gemma import layers
@@ -83,7 +82,9 @@ class DecoderLayer(nn.Module):
             cross = self.encoder_decoder_attention.keys_values(context.encoded)
             bias = mask_bias(context.allowed & _within(window, context.allowed.shape[-1])[None])
         else:
-            own, keys_values = _append(own, keys_values, layer, context.index)
+            # A cache shorter than the completion begins again at its start.
+            place = context.index % own[0].shape[-2]
+            own, keys_values = append(own, keys_values, layer, place)
             bias = mask_bias(_kept(window, context.index, keys_values[0].shape[-2])[None, None])
         y = self.self_attention(y, *keys_values, bias, context.angles, deterministic=deterministic)
         x = self._add(x, self.post_self_attention_layer_norm(y), deterministic)
@@ -112,23 +113,6 @@ def _kept(window, index, length):
     """[length]: which of a cache's places hold a position in the window of the one at `index`."""
     age = (index - jnp.arange(length)) % length  # What is older has been written over.
     return (age <= index) & (age < window)
-
-
-def _append(own, new, layer, index):
-    """Writes a position into a cache; returns the cache and this layer's part of it.
-
-    A cache shorter than the completion begins again at its start. Written first and read
-    afterwards, so that the compiler updates the buffer in place; `layer` selects from a cache of
-    all layers, and is None where each layer has a cache to itself.
-    """
-    if layer is not None:
-        new = jax.tree.map(lambda position: position[None], new)
-    place = index % own[0].shape[-2]
-    start = (() if layer is None else (layer,)) + (0, 0, place, 0)
-    own = jax.tree.map(lambda c, n: lax.dynamic_update_slice(c, n, start), own, new)
-    if layer is None:
-        return own, own
-    return own, jax.tree.map(lambda c: lax.dynamic_index_in_dim(c, layer, 0, False), own)
 
 
 class Decoder(nn.Module):

@@ -7,7 +7,7 @@ import numpy as np
 from po_jax.checkpoints import hugging_face
 from po_jax.checkpoints.leaves import from_array
 from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
+from po_jax.t5.language_model import T5LM, EncoderDecoder
 
 CONFIG = T5Config(
     vocab_size=32128,
@@ -23,10 +23,15 @@ CONFIG = T5Config(
 
 def write(directory: epath.Path) -> dict[str, np.ndarray]:
     """Writes fresh parameters and the configuration; returns the parameters by T5X's names."""
+    return write_model(directory, T5LM(CONFIG), family="t5")
+
+
+def write_model(directory: epath.Path, model: EncoderDecoder, **options) -> dict[str, np.ndarray]:
+    """`write` of any model; the options are those of `hugging_face.write`."""
     directory.mkdir(parents=True)
-    params = jax.jit(T5LM(CONFIG).init)(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     named = {jax.tree_util.keystr(key, simple=True, separator="/"): x for key, x in leaves}
     arrays = {name: from_array(x, name) for name, x in named.items()}
-    hugging_face.write(directory, arrays, CONFIG, family="t5")
+    hugging_face.write(directory, arrays, model.config, **options)
     return {name: np.asarray(x) for name, x in named.items()}

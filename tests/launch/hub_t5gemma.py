@@ -1,14 +1,13 @@
 """A Hugging Face T5Gemma for tests of launchers, and the gin file of its network."""
 
 from etils import epath
-import jax
 import numpy as np
 
-from po_jax.checkpoints import hugging_face, hugging_face_config
-from po_jax.checkpoints.leaves import from_array
+from po_jax.checkpoints import hugging_face_config
 from po_jax.language_model import SpecialIds
 from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
+from tests.launch import hub_t5
 
 # Enough for the vocabulary of any task: those of a process are registered once, with the first.
 VOCABULARY = 8320
@@ -37,11 +36,6 @@ IDS = SpecialIds(pad=0, eos=1, start=2)
 
 def write(directory: epath.Path) -> dict[str, np.ndarray]:
     """Writes fresh parameters and the configuration; returns the parameters by their names."""
-    directory.mkdir(parents=True)
-    params = jax.jit(T5GemmaLM(CONFIG, special_ids=IDS).init)(jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    named = {jax.tree_util.keystr(key, simple=True, separator="/"): x for key, x in leaves}
-    arrays = {name: from_array(x, name) for name, x in named.items()}
     ids = hugging_face_config.special_ids_json(IDS)
-    hugging_face.write(directory, arrays, CONFIG, family="t5gemma", kept=ids)
-    return {name: np.asarray(x) for name, x in named.items()}
+    model = T5GemmaLM(CONFIG, special_ids=IDS)
+    return hub_t5.write_model(directory, model, family="t5gemma", kept=ids)
