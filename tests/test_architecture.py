@@ -30,6 +30,7 @@ LAYERS = (
     "language_model",
     "t5",
     "t5gemma",
+    "lora",
     "sampling",
     "checkpoints",
     "models",

@@ -127,6 +127,11 @@ class _Shapes:
         self._partitioner = trainer.partitioner
         model = trainer.model
         self._language_model = model.language_model
+        if self._language_model.frozen:
+            raise ValueError(
+                "plan: expected a run that trains all parameters, got one with adapters, which are "
+                "not planned yet"
+            )
         average = trainer.updates.average_decay is not None
 
         def create(key):
