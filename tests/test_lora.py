@@ -19,6 +19,7 @@ from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
+from po_jax.types import Rollout
 
 T5 = T5Config(
     vocab_size=23,
@@ -171,7 +172,12 @@ def test_the_sampler_finds_that_the_base_is_one(monkeypatch):
     policy, given = adapted(model), []
     other = {**policy, "adapter": moved(policy["adapter"], 2)}
     copied = {**other, "base": jax.tree.map(jnp.copy, other["base"])}
-    monkeypatch.setattr("po_jax.sampling.sampler.sample", lambda *args: given.append(args[3]))
+
+    def sample(model, strategy, policy, partner, *rest):
+        given.append(partner)
+        return Rollout(*[None] * 6)
+
+    monkeypatch.setattr("po_jax.sampling.sampler.sample", sample)
     sampler = Sampler(model, Strategy(3), make_partitioner(devices=jax.devices()[:1]), 3)
     for partner in (other, copied):
         sampler.draw(policy, partner, np.asarray(PROMPT), (0.5, 0.5), jax.random.key(0))

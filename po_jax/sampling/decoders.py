@@ -111,19 +111,27 @@ class _Together:
         return jax.tree.map(lambda *x: jnp.stack(x) if x[0].ndim else x[0], *caches)
 
     def extend(self, caches, tokens):
-        params = joined(self.trained, self.shared)
+        leaves, structure = jax.tree.flatten(caches)
+        params, along = joined(self.trained, self.shared), _axes(leaves)
+
+        def extend(params, leaves):
+            logits, cache = self.model.extend(params, structure.unflatten(leaves), tokens)
+            return logits, jax.tree.leaves(cache)
+
         axes = {name: None if name in self.shared else 0 for name in params}
-        along = _axes(caches)
-        extend = jax.vmap(self.model.extend, (axes, along, None), (0, along))
-        logits, caches = extend(params, caches, tokens)
-        return list(logits), caches
+        logits, leaves = jax.vmap(extend, (axes, along), (0, along))(params, leaves)
+        return list(logits), structure.unflatten(leaves)
 
     def take(self, caches, prompts, rows):
-        along = _axes(caches)
-        take = jax.vmap(lambda cache: self.model.take(cache, prompts, rows), (along,), along)
-        return take(caches)
+        leaves, structure = jax.tree.flatten(caches)
+        along = _axes(leaves)
+
+        def take(leaves):
+            return jax.tree.leaves(self.model.take(structure.unflatten(leaves), prompts, rows))
+
+        return structure.unflatten(jax.vmap(take, (along,), along)(leaves))
 
 
-def _axes(caches: Any) -> Any:
+def _axes(leaves: Sequence[Array]) -> list[int | None]:
     """Where a cache's arrays have the axis of policies."""
-    return jax.tree.map(lambda x: 0 if x.ndim else None, caches)
+    return [0 if leaf.ndim else None for leaf in leaves]
