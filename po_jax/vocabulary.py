@@ -1,9 +1,9 @@
 """Between token ids and text."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 import numpy as np
 
 
@@ -29,6 +29,13 @@ class Vocabulary(Protocol):
     def encode(self, text: str, /) -> Sequence[int]: ...
 
     def decode(self, ids: Sequence[int], /) -> str: ...
+
+
+def ended(
+    completion: Int[Array, "*rows length"], mask: Bool[Array, "*rows length"], eos: int | None
+) -> Any:
+    """Whether completions, of the devices or of the host, came to their EOS."""
+    return ((completion == eos) & mask).any(axis=-1)
 
 
 def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:
