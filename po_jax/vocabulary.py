@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Bool, Int
 import numpy as np
+
+Array = Any  # of the devices or of the host
 
 
 @runtime_checkable
@@ -33,8 +35,8 @@ class Vocabulary(Protocol):
 
 def ended(
     completion: Int[Array, "*rows length"], mask: Bool[Array, "*rows length"], eos: int | None
-) -> Any:
-    """Whether completions, of the devices or of the host, came to their EOS."""
+) -> Bool[Array, "*rows"]:
+    """Whether completions came to their EOS."""
     return ((completion == eos) & mask).any(axis=-1)
 
 
