@@ -189,7 +189,7 @@ def test_the_base_is_kept_in_its_own_dtype():
     params = jax.eval_shape(model.init, jax.random.key(0))
     dtypes = {n: x.dtype.name for n, x in flatten_dict(params["base"], sep="/").items()}
     kept = {n for n, dtype in dtypes.items() if dtype == "bfloat16"}
-    assert kept == {n for n in dtypes if n.endswith(("kernel", "embedding"))}
+    assert kept == {n for n in dtypes if n.endswith(("/kernel", "/embedding"))}
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params["adapter"]))
 
 

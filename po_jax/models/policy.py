@@ -14,6 +14,7 @@ from po_jax.losses.objectives import Objective
 from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
+from po_jax.vocabulary import ended
 
 # What an objective is given, to find a coefficient that is out of its range, or is none, at once.
 _PAIR = jax.ShapeDtypeStruct((1, 2), jnp.float32)
@@ -84,7 +85,6 @@ class PolicyModel(Model):
         h = margin(policy, batch.reference_logprob)
         length = jnp.sum(batch.mask, axis=-1)
         eos = self.language_model.special_ids.eos
-        ended = jnp.any(batch.mask & (batch.completion == eos), axis=-1)
         metrics = {
             "loss": loss,
             "margin": Mean.of(h),
@@ -92,7 +92,7 @@ class PolicyModel(Model):
             "log_ratio": Mean.of(policy - batch.reference_logprob),
             "nll": Mean.of(-policy),
             "length": Mean.of(length),
-            "eos_rate": Mean.of(ended),
+            "eos_rate": Mean.of(ended(batch.completion, batch.mask, eos)),
         }
         return loss.compute(), metrics
 
@@ -112,11 +112,14 @@ class PolicyModel(Model):
         """The margin of each pair; without a reference in the batch, of the policy alone."""
         batch = preference_batch(batch)
         if batch.reference_logprob is None:
-            batch = batch.replace(reference_logprob=jnp.zeros(batch.completion.shape[:2]))
+            zeros = jnp.zeros(batch.completion.shape[:2])
+            batch = dataclasses.replace(batch, reference_logprob=zeros)
         policy, batch = self._score(params, batch, None)
         return margin(policy, batch.reference_logprob)
 
-    def _score(self, params, batch, dropout_rng):
+    def _score(
+        self, params: Params, batch: PreferenceBatch, dropout_rng: PRNGKeyArray | None
+    ) -> tuple[Float[Array, "batch 2"], PreferenceBatch]:
         """The policy's log-probabilities, and the batch with the reference's reduced alike."""
         options = {} if self.learned == 2 else {"learned": self.learned}
         logprobs = self.language_model.score(
@@ -125,7 +128,7 @@ class PolicyModel(Model):
         policy = sequence_logprob(logprobs, batch.mask, self.reduce)
         if self.reduce == "mean":
             length = jnp.maximum(jnp.sum(batch.mask, axis=-1), 1).astype(jnp.float32)
-            batch = batch.replace(reference_logprob=batch.reference_logprob / length)
+            batch = dataclasses.replace(batch, reference_logprob=batch.reference_logprob / length)
         return policy, batch
 
 
