@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-def test_a_policy_with_an_adapter_there_and_back(tmp_path, monkeypatch):
+def test_a_policy_with_an_adapter_there_and_back(tmp_path, monkeypatch, relaxed):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")
     monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
@@ -41,7 +41,8 @@ def test_a_policy_with_an_adapter_there_and_back(tmp_path, monkeypatch):
 
     def policy(start, folder):
         own = [f"--gin.INITIAL_CHECKPOINT_PATH={start}", f"--gin.MODEL_DIR={folder}"]
-        status = train.main([*arguments, *own])
+        with relaxed():  # optax's AdamW promotes
+            status = train.main([*arguments, *own])
         gin.clear_config()
         assert status == 0
         lines = [json.loads(line) for line in Path(folder, "metrics.jsonl").open()]
