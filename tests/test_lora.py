@@ -53,7 +53,7 @@ COMPLETION = jnp.asarray(np.random.default_rng(0).integers(2, 23, (3, 2, 4)), jn
 MASK = jnp.ones(COMPLETION.shape, bool)
 
 
-@pytest.fixture(params=BASES)
+@pytest.fixture(params=["t5", "scanned", pytest.param("t5gemma", marks=pytest.mark.slow)])
 def model(request):
     return LoRA(BASES[request.param], rank=3, alpha=6.0, targets=".*")
 

@@ -31,7 +31,13 @@ INPUTS = np.random.default_rng(0).integers(2, 900, (2, 7)).astype(np.int32)
 TARGETS = np.random.default_rng(1).integers(2, 900, (2, 3)).astype(np.int32)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["named", "scanned"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="named"),
+        pytest.param(True, id="scanned", marks=pytest.mark.slow),
+    ],
+)
 def exported(request, tmp_path_factory):
     """A T5 as `transformers` reads it, an adapter on it that went somewhere, and its logits."""
     folder = epath.Path(tmp_path_factory.mktemp("peft"))

@@ -133,7 +133,9 @@ ESTIMATORS = {
 
 
 CASES = [("t5", name) for name in ESTIMATORS] + [
-    (model, name) if name == "ipo_md" else pytest.param(model, name, marks=pytest.mark.slow)
+    (model, name)
+    if (model, name) == ("t5gemma", "ipo_md")
+    else pytest.param(model, name, marks=pytest.mark.slow)
     for model in ("t5gemma", "lora")
     for name in ESTIMATORS
 ]
