@@ -136,11 +136,14 @@ class _ByLength:
         """What is known of positions that were cut off is 0: they are padding."""
         limit = prompt.shape[1]
 
-        def filled(x):
-            widths = [(0, 0), (0, limit - x.shape[1])] + [(0, 0)] * (x.ndim - 2)
-            return jnp.pad(x, widths)
-
         def encode(rows):
+            length = rows.shape[1]
+
+            def filled(x):
+                if x.ndim < 2 or x.shape[1] != length:
+                    return x
+                return jnp.pad(x, [(0, 0), (0, limit - length)] + [(0, 0)] * (x.ndim - 2))
+
             return jax.tree.map(filled, self.model.encode(params, rows))
 
         return in_groups(self.lengths, encode, prompt)
