@@ -43,6 +43,9 @@ def run(
     arguments = command_line.read(argv, description, runs, options)
     logging.basicConfig(format="%(levelname)s %(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    # Read when JAX is imported: what a run compiles, the next one of its kind finds.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(caches, "po_jax", "compiled"))
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # An installed command finds a user's modules, as -m does.
 

@@ -87,9 +87,7 @@ class Running:
         log = self._study.note(cell).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", f"launch.{cell.program}", *cell.arguments]
-        # What two cells have in common is compiled once.
-        compiled = {"JAX_COMPILATION_CACHE_DIR": os.path.join(self._study.folder, "compiled")}
-        environment = {**compiled, **os.environ, **cell.environment}
+        environment = {**os.environ, **cell.environment}
         with log.open("w") as file:
             # A session of its own: Ctrl-C must reach it once, and not again by `terminate`.
             process = subprocess.Popen(

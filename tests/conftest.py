@@ -1,7 +1,7 @@
 """Strictness, fake devices and fixtures shared by all tests.
 
 JAX is set up through `jax.config`, not the environment: a command that a test launches as a
-subprocess sees the machine as its user would.
+subprocess sees the machine as its user would, but for the place where compiled programs are kept.
 """
 
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Random bits must not depend on how an array is sharded.
 jax.config.update("jax_threefry_partitionable", True)
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # The suite compiles far more than it computes. This spares LLVM's work on machine code; XLA's own
 # passes over the program (fusion, rewriting, partitioning) are those of any run.

@@ -17,7 +17,7 @@ from tests.t5x import harness
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "the cat dog sat on mat big red house ran to park with ball".split()
 LENGTHS = {"inputs": 16, "targets": 8}
-VOCABULARY_SIZE = 4096  # of the docstrings' vocabulary
+VOCABULARY_SIZE = 8192  # of the docstrings' vocabulary
 NETWORK = {
     "config.T5Config.dtype": '"float32"',
     "config.T5Config.vocab_size": str(VOCABULARY_SIZE),

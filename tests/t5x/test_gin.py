@@ -137,7 +137,7 @@ MISTAKES = {
     ),
     "a larger vocabulary": (
         ("offline", "ipo", "comparisons", "config.T5Config.vocab_size = 100"),
-        r"'jsonl_comparisons': expected a vocabulary of at most 100 ids, .* got 4096",
+        r"'jsonl_comparisons': expected a vocabulary of at most 100 ids, .* got 8192",
     ),
     "no texts for ROUGE": (
         ("online", "ipo_md", "prompts", ROUGE[0]),
