@@ -172,7 +172,7 @@ class _ByLength:
         return in_groups(self.lengths, logits, inputs, decoder_inputs)
 
 
-def _positions(x: Array) -> int:
+def _positions(x: Any) -> int:
     """Of an array of tokens or of what belongs to them; 0 of others."""
     has = x.ndim > 1 and (x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer))
     return x.shape[-1] if has else 0
