@@ -25,13 +25,14 @@ from po_jax.partitioning import row_parts, take_rows
 from po_jax.types import Params
 
 MOST_GROUPS = 8
+MOST_BRANCHES = 5  # Each is compiled.
 FEWEST_POSITIONS = 2048  # of a group, on a device. Fewer cost what these do: reading parameters.
 
 
 def number_of_groups(lengths: Lengths, rows: Any, multiple: int = 1) -> int:
     """Groups that these rows are worth: a multiple of a number, and at least that many."""
     limit, count = _limit(rows), jax.tree.leaves(rows)[0].shape[0]
-    if len(lengths.up_to(limit)) == 1 or count % (row_parts() * multiple):
+    if len(_choices(lengths, limit)) == 1 or count % (row_parts() * multiple):
         return multiple
     own = count // (row_parts() * multiple)
     return multiple * max(
@@ -67,7 +68,7 @@ def ordered(rows: Any, order: Int[Array, "parts rows"]) -> Any:
 
 def grouped(lengths: Lengths, rows: Any, count: int) -> Any:
     """`split` of rows, those of like lengths together if lengths matter."""
-    if len(lengths.up_to(_limit(rows))) > 1:
+    if len(_choices(lengths, _limit(rows))) > 1:
         rows = ordered(rows, by_length(rows, count))
     return split(rows, count)
 
@@ -75,7 +76,7 @@ def grouped(lengths: Lengths, rows: Any, count: int) -> Any:
 def at_own_length(lengths: Lengths, function: Callable[[Any], Any], rows: Any) -> Any:
     """What a function makes of rows that are cut; its results must not have their positions."""
     limit = _limit(rows)
-    choices = lengths.up_to(limit)
+    choices = _choices(lengths, limit)
     if len(choices) == 1:
         return function(rows)
 
@@ -170,6 +171,12 @@ class _ByLength:
             return self.model.logits(params, *rows)
 
         return in_groups(self.lengths, logits, inputs, decoder_inputs)
+
+
+def _choices(lengths: Lengths, limit: int) -> list[int]:
+    """The numbers of positions, or if they are too many, every second or third of them."""
+    descending = lengths.up_to(limit)[::-1]
+    return descending[:: -(-len(descending) // MOST_BRANCHES)][::-1]
 
 
 def _positions(x: Any) -> int:

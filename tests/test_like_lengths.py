@@ -8,8 +8,14 @@ import optax
 import pytest
 
 from po_jax.judges import Pairs
-from po_jax.lengths import Lengths
-from po_jax.like_lengths import grouped, in_groups, number_of_groups, reading_by_length
+from po_jax.lengths import EIGHTHS, Lengths
+from po_jax.like_lengths import (
+    at_own_length,
+    grouped,
+    in_groups,
+    number_of_groups,
+    reading_by_length,
+)
 from po_jax.models import PolicyModel
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Sampler, Strategy
@@ -70,6 +76,24 @@ def test_as_many_groups_as_rows_are_worth():
     assert number_of_groups(lengths, np.zeros((32, 512), np.float32)) == 1
     with partitioner(4).activate():
         assert number_of_groups(lengths, np.zeros((32, 512), np.int32)) == 2
+
+
+@pytest.mark.parametrize(
+    ("shares", "wanted"),
+    [
+        (EIGHTHS, {128, 256, 384, 512}),
+        ((0.5, 0.625, 0.75, 0.875, 1.0), {256, 320, 384, 448, 512}),
+    ],
+)
+def test_not_every_length_of_a_long_list_is_a_branch(shares, wanted):
+    given, seen = jnp.zeros((4, 512), jnp.int32).at[1, 200].set(3), set()
+
+    def function(rows):
+        seen.add(rows.shape[1])
+        return jnp.int32(rows.shape[1])
+
+    assert jax.jit(lambda rows: at_own_length(Lengths(shares), function, rows))(given) == 256
+    assert seen == wanted
 
 
 @pytest.mark.parametrize("devices", [1, 4])
