@@ -17,9 +17,9 @@ from typing import Any, cast
 import jax
 from jax import lax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from po_jax.language_model import Encoded, LanguageModel
+from po_jax.language_model import Cache, Encoded, LanguageModel, SpecialIds, Take
 from po_jax.lengths import Lengths
 from po_jax.partitioning import row_parts, take_rows
 from po_jax.types import Params
@@ -127,11 +127,38 @@ def reading_by_length(model: LanguageModel, lengths: Lengths) -> LanguageModel:
 
 @dataclasses.dataclass(frozen=True)
 class _ByLength:
+    """`encode`, `score` and `logits` of their own; everything else is the model's."""
+
     model: LanguageModel
     lengths: Lengths
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+    @property
+    def vocab_size(self) -> int:
+        return self.model.vocab_size
+
+    @property
+    def special_ids(self) -> SpecialIds:
+        return self.model.special_ids
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        return self.model.init(key)
+
+    def parameter_axes(self) -> Any:
+        return self.model.parameter_axes()
+
+    def for_sampling(self, params: Params) -> Params:
+        return self.model.for_sampling(params)
+
+    def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
+        return self.model.prefill(params, encoded, samples, max_length)
+
+    def extend(
+        self, params: Params, cache: Cache, tokens: Int[Array, "rows"]
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        return self.model.extend(params, cache, tokens)
+
+    def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
+        return self.model.take(cache, prompts, rows)
 
     def encode(self, params: Params, prompt: Int[Array, "batch prompt"]) -> Encoded:
         """What is known of positions that were cut off is 0: they are padding."""
