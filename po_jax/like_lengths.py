@@ -108,13 +108,19 @@ def in_groups(
     if count == 1:
         return function(rows, *beside)
     order = by_length(rows, count)
+    structure = None
+
+    def leaves(*given):
+        nonlocal structure  # A record's fields may not have the axis of groups.
+        found, structure = jax.tree.flatten(function(*given))
+        return found
 
     def group(given):
         own, *others = given
-        return at_own_length(lengths, lambda cut: function(cut, *others), own)
+        return at_own_length(lengths, lambda cut: leaves(cut, *others), own)
 
     results = lax.map(group, split(ordered((rows, *beside), order), count))
-    return ordered(join(results), jnp.argsort(order, axis=-1))
+    return jax.tree.unflatten(structure, ordered(join(results), jnp.argsort(order, axis=-1)))
 
 
 def reading_by_length(model: LanguageModel, lengths: Lengths) -> LanguageModel:
