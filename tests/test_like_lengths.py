@@ -113,12 +113,12 @@ def test_every_part_sorts_its_own_rows(devices):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_function_sees_no_more_positions_than_its_group_needs(devices):
-    rows, beside = tokens(16), np.arange(16.0)
+    rows, beside = tokens(16), np.arange(16, dtype=np.int32)
     seen = []
 
     def function(given, own):
         seen.append(given.shape)
-        return {"sum": given.sum(axis=-1) + own, "positions": 0 * own + given.shape[-1]}
+        return {"sum": given.sum(axis=-1) + own, "positions": jnp.full_like(own, given.shape[-1])}
 
     mesh = partitioner(devices)
     with mesh.activate():
