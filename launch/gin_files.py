@@ -79,7 +79,7 @@ class Statement:
 
     @property
     def name(self) -> str:
-        """What is bound: "TRAIN_STEPS", or "train/settings.batches.split"."""
+        """What is bound: "TRAIN_STEPS", or "train/settings.batch_stream.split"."""
         scope, selector, parameter, *_ = self.parsed
         return f"{scope}{'/' * bool(scope)}{selector}{'.' * bool(parameter)}{parameter}"
 

@@ -12,7 +12,7 @@ from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
 from po_jax.evaluation.along import along_training
 from po_jax.judges import Judge, RougeJudge
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, require_vocabulary
 from po_jax.models.base import Model
 
 
@@ -54,18 +54,7 @@ def check_vocabulary(task: str, language_model: LanguageModel, module: str | Non
     Raises:
       ValueError: if the model has fewer embeddings than it has ids, or another padding or EOS.
     """
-    known, ids = vocabulary(task, module), language_model.special_ids
-    if known.vocab_size > language_model.vocab_size:
-        raise ValueError(
-            f"task {task!r}: expected a vocabulary of at most {language_model.vocab_size} ids, as "
-            f"many as the model has embeddings, got {known.vocab_size}: give the task the model's "
-            "own vocabulary"
-        )
-    if (known.pad_id, known.eos_id) != (ids.pad, ids.eos):
-        raise ValueError(
-            f"task {task!r}: expected a vocabulary with padding {ids.pad} and EOS {ids.eos}, as "
-            f"the model has them, got {known.pad_id} and {known.eos_id}"
-        )
+    require_vocabulary(f"task {task!r}", vocabulary(task, module), language_model)
 
 
 def vocabulary(task: str, module: str | None = None) -> seqio.Vocabulary:

@@ -23,6 +23,7 @@ from typing import Any
 from launch import gin_support, outputs
 from launch.stages import Cell, Study
 from po_jax import files
+from po_jax.reporting.progress import duration
 
 DONE, FAILED = "done", "failed"
 _PATIENCE = 120  # seconds that a command has to save and end, once it is told to
@@ -138,10 +139,10 @@ class Running:
             stage: sum(known.get(stage, times)) / len(known.get(stage, times)) for stage in left
         }
         seconds = sum(count * mean[stage] for stage, count in left.items())
-        return f"  {_duration(seconds)} left"
+        return f"  {duration(seconds)} left"
 
     def _say(self, text: str) -> None:
-        now = _duration(time.monotonic() - self._began)
+        now = duration(time.monotonic() - self._began)
         print(f"[{now}] {text}", file=sys.stderr, flush=True)
 
 
@@ -154,12 +155,6 @@ def _refuse_to_meet(cell: Cell, record: dict[str, Any]) -> None:
             f"{cell.name}: expected it to have ended, but it runs as process {process}: wait for "
             "it, or end it"
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def write(study: Study, states: dict[str, str]) -> Path:

@@ -17,12 +17,13 @@ from etils import epath
 import jax
 
 from po_jax.checkpoints import convert
+from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.describe import language_model
 from po_jax.checkpoints.load import load_parameters, open_checkpoint
 from po_jax.data import in_memory, layouts
 from po_jax.data.corpus import BatchStream
 from po_jax.judges import Judge
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, require_vocabulary
 from po_jax.losses import objectives, pairwise
 from po_jax.losses.objectives import Objective
 from po_jax.models import PolicyModel
@@ -32,6 +33,7 @@ from po_jax.training.loop import Trainer
 from po_jax.training.offline_feed import OfflineFeed
 from po_jax.training.online_feed import OnlineFeed, Weight
 from po_jax.training.optimizers import Adafactor
+from po_jax.types import Schedule
 from po_jax.vocabulary import Vocabulary, to_text, to_tokens
 
 IPO = partial(objectives.contrastive, loss=pairwise.ipo, tau=0.1)
@@ -68,7 +70,7 @@ class Policy:
 
         Raises:
           ValueError: if the path is no checkpoint, has no vocabulary, or one with more ids than it
-            has embeddings.
+            has embeddings or another padding or EOS.
         """
         opened = open_checkpoint(checkpoint)
         if vocabulary is None:
@@ -78,11 +80,7 @@ class Policy:
 
             vocabulary = vocabularies.t5(vocabulary)
         model = language_model(opened)
-        if vocabulary.vocab_size > model.vocab_size:
-            raise ValueError(
-                f"{opened.path}: expected a vocabulary of at most {model.vocab_size} ids, got "
-                f"{vocabulary.vocab_size}"
-            )
+        require_vocabulary(f"{opened.path}", vocabulary, model)
         described_by = str(opened.path) if opened.config is not None else None
         return cls(str(checkpoint), model, vocabulary, described_by)
 
@@ -100,7 +98,9 @@ class Policy:
         rows = self.partitioner.copies
         batch_size = rows * -(-min(len(prompts), 32) // rows)
         sampler = Sampler(self.language_model, strategy, self.partitioner, batch_size)
-        params = load_parameters(self.language_model, self.checkpoint, self.partitioner)
+        params = load_parameters(
+            self.language_model, self.checkpoint, self.partitioner, kinds=POLICIES
+        )
         rollout = sampler.draw_all(params, None, tokens, (0.0,), jax.random.key(seed))
         return [to_text(self.vocabulary, row[0]) for row in rollout.completion]
 
@@ -130,7 +130,7 @@ class Alignment:
       lengths: tokens kept of prompts ("inputs") and completions ("targets").
       steps: updates.
       batch_size: pairs of each.
-      learning_rate: Adafactor's, relative to the parameters' scale.
+      learning_rate: Adafactor's, relative to the parameters' scale; a number or a schedule.
       random_seed: of the run.
     """
 
@@ -145,7 +145,7 @@ class Alignment:
     )
     steps: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1e-4
+    learning_rate: float | Schedule = 1e-4
     random_seed: int = 0
 
     def run(self) -> Policy:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from po_jax.types import Params
+from po_jax.vocabulary import Vocabulary
 
 Encoded = Any  # what a model knows of encoded prompts
 Cache = Any  # what a model keeps of the tokens that it was fed
@@ -109,3 +110,22 @@ class LanguageModel(Protocol):
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch length vocab"]:
         """Teacher-forced logits; segments tell packed examples apart."""
+
+
+def require_vocabulary(where: str, vocabulary: Vocabulary, model: LanguageModel) -> None:
+    """Holds the vocabulary of texts against the model that will read them.
+
+    Raises:
+      ValueError: if the model has fewer embeddings than it has ids, or another padding or EOS.
+    """
+    ids = model.special_ids
+    if vocabulary.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"{where}: expected a vocabulary of at most {model.vocab_size} ids, as many as the "
+            f"model has embeddings, got {vocabulary.vocab_size}: give the model's own vocabulary"
+        )
+    if (vocabulary.pad_id, vocabulary.eos_id) != (ids.pad, ids.eos):
+        raise ValueError(
+            f"{where}: expected a vocabulary with padding {ids.pad} and EOS {ids.eos}, as the "
+            f"model has them, got {vocabulary.pad_id} and {vocabulary.eos_id}"
+        )

@@ -1,10 +1,12 @@
 """Between token ids and text."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 import numpy as np
+
+Array = Any  # of the devices or of the host
 
 
 @runtime_checkable
@@ -29,6 +31,13 @@ class Vocabulary(Protocol):
     def encode(self, text: str, /) -> Sequence[int]: ...
 
     def decode(self, ids: Sequence[int], /) -> str: ...
+
+
+def ended(
+    completion: Int[Array, "*rows length"], mask: Bool[Array, "*rows length"], eos: int | None
+) -> Bool[Array, "*rows"]:
+    """Whether completions came to their EOS."""
+    return ((completion == eos) & mask).any(axis=-1)
 
 
 def to_text(vocabulary: Vocabulary, tokens: Int[np.ndarray, " length"]) -> str:

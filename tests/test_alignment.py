@@ -106,8 +106,22 @@ def test_a_bad_record_is_named(record, message, start):
 
 def test_a_vocabulary_too_large_is_refused(start):
     large = vocabularies.t5(vocabularies.DOCSTRINGS_MODEL)  # with a hundred sentinels on top
-    with pytest.raises(ValueError, match="at most 8192 ids, got 8292"):
+    with pytest.raises(ValueError, match="at most 8192 ids, .*got 8292"):
         Policy.load(start.checkpoint, large)
+
+
+def test_a_vocabulary_with_another_end_is_refused(start):
+    class Words:
+        pad_id, eos_id, vocab_size = 0, 3, 100
+
+        def encode(self, text):
+            return [5]
+
+        def decode(self, ids):
+            return ""
+
+    with pytest.raises(ValueError, match="padding 0 and EOS 1, as the model has them, got 0 and 3"):
+        Policy.load(start.checkpoint, Words())
 
 
 def test_the_package_tells_what_it_has():

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 450
 MAX_ARGUMENTS = 7
+MAX_FUNCTION_LINES = 60
 
 # Parts of po_jax, from the most basic to the most composed: each imports only those before it.
 LAYERS = (
@@ -23,8 +24,6 @@ LAYERS = (
     "lengths",
     "partitioning",
     "memory",
-    "data",
-    "reporting",
     "logprobs",
     "losses",
     "language_model",
@@ -32,6 +31,8 @@ LAYERS = (
     "t5",
     "t5gemma",
     "sampling",
+    "data",
+    "reporting",
     "checkpoints",
     "models",
     "judges",
@@ -138,6 +139,20 @@ def test_t5x_is_known_in_its_own_room_alone():
             assert "t5x" not in _packages(path), path.relative_to(ROOT)
 
 
+def test_only_data_vocabularies_and_tasks_know_seqio():
+    places = {
+        path.relative_to(ROOT).as_posix()
+        for path in _files("po_jax", "launch")
+        if "seqio" in _packages(path) and not path.is_relative_to(ROOT / "po_jax" / "t5x")
+    }
+    assert places == {
+        "po_jax/checkpoints/tokenizer_json.py",
+        "po_jax/checkpoints/vocabularies.py",
+        "po_jax/data/seqio_source.py",
+        "launch/settings.py",
+    }
+
+
 def test_tasks_and_launch_keep_to_their_own():
     for path in _files("tasks"):
         assert not _packages(path) & {"gin", "torch", "launch"}, path.relative_to(ROOT)
@@ -174,7 +189,7 @@ def test_no_file_exceeds_the_most_lines(folder):
 def _functions(path: Path) -> list[ast.FunctionDef]:
     """Functions and methods of a file, but for constructors."""
     nodes = ast.walk(ast.parse(path.read_text()))
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [node for node in functions if node.name not in ("__init__", "__new__")]
 
 
@@ -188,3 +203,11 @@ def test_no_function_takes_more_than_seven_arguments(folder):
             if len(set(names) - {"self", "cls"}) > MAX_ARGUMENTS:
                 too_many.append(f"{path.relative_to(ROOT)}: {function.name}")
     assert not too_many
+
+
+@pytest.mark.parametrize("folder", ["po_jax", "tasks", "launch"])
+def test_no_function_exceeds_the_most_lines(folder):
+    for path in _files(folder):
+        for function in _functions(path):
+            lines = function.end_lineno - function.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{path.relative_to(ROOT)}: {function.name}"

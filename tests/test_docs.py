@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+import pkgutil
 import re
 
 import pytest
@@ -44,6 +45,14 @@ def test_modules_run(page):
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
+def test_names_of_the_library_exist(page):
+    if page.name == "CHANGELOG.md":
+        return  # It tells old names, too.
+    for name in _found(r"(?<![\w/])(po_jax(?:\.\w+)+)(?![\w/.]*\.(?:py|gin|md))", page):
+        if not name.startswith("po_jax.t5x."):  # needs T5X
+            pkgutil.resolve_name(name)  # An ImportError or AttributeError names what is missing.
+
+
 def test_imports_work(page):
     for line in _found(rf"^(from (?:{FOLDERS})[\w.]* import \w+)", page):
         exec(line, {})  # An ImportError names what is missing.
@@ -53,7 +62,7 @@ def test_commands_and_targets_are_there(page):
     setup, makefile = (ROOT / "setup.py").read_text(), (ROOT / "Makefile").read_text()
     commands = re.search(r"^COMMANDS = \((.*?)\)", setup, re.M | re.S)[1]
     assert [name for name in _found(r"po-jax-(\w+)", page) if f'"{name}"' not in commands] == []
-    targets = _found(r"(?:^|`)make (\w+)", page)
+    targets = _found(r"(?:^|`)make (\w[\w-]*)", page)
     assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.M)] == []
 
 

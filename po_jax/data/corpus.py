@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Int32
 import numpy as np
 
 from po_jax.data.order import DataOrder
+from po_jax.partitioning import filled_batches
 
 WHERE = "where"  # the text of an example that says where it comes from, for messages
 
@@ -216,12 +217,9 @@ class BatchStream:
         return self._make(rows, flips, np.ones(self.batch_size, bool))
 
     def one_pass(self) -> Iterator[Batch]:
-        """Every example once, in the order of the data; row 0 fills up the last batch."""
+        """Every example once, in the order of the data; the first fill up the last batch."""
         _, flips = self._order.epoch(0)
-        for start in range(0, len(self.corpus), self.batch_size):
-            rows = np.arange(start, start + self.batch_size)
-            valid = rows < len(self.corpus)
-            rows = np.where(valid, rows, 0)
+        for rows, valid in filled_batches(len(self.corpus), self.batch_size):
             yield self._make(rows, flips[rows], valid)
 
     def _make(self, rows: np.ndarray, flips: np.ndarray, valid: np.ndarray) -> Batch:

@@ -12,7 +12,7 @@ from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.sampling import Sampler
 from po_jax.training.randomness import root_key
-from po_jax.vocabulary import Vocabulary, to_text, to_tokens
+from po_jax.vocabulary import Vocabulary, ended, to_text, to_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,11 @@ class Completer:
             root_key(self.random_seed),
         )
         logprob = rollout.policy_logprob.sum(axis=-1)
-        ended = ((rollout.completion == self.vocabulary.eos_id) & rollout.mask).any(axis=-1)
+        ends = ended(rollout.completion, rollout.mask, self.vocabulary.eos_id)
         return [
             [
                 Completion(to_text(self.vocabulary, row), float(p), bool(end))
                 for row, p, end in zip(*group, strict=True)
             ]
-            for group in zip(rollout.completion, logprob, ended, strict=True)
+            for group in zip(rollout.completion, logprob, ends, strict=True)
         ]

@@ -13,12 +13,12 @@ from po_jax.checkpoints.about import POLICIES
 from po_jax.checkpoints.load import load_parameters
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation.prompts import Prompts, gather
-from po_jax.judges import Judge, Pairs, ask
+from po_jax.judges import Judge, ask_about_all
 from po_jax.partitioning import collect, filled_batches
 from po_jax.sampling import Sampler
 from po_jax.training.randomness import root_key
 from po_jax.types import Rollout
-from po_jax.vocabulary import Vocabulary, to_text
+from po_jax.vocabulary import Vocabulary, ended, to_text
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +94,21 @@ class Labelling:
         left_out: Counter[str],
     ) -> Iterator[dict[str, Any]]:
         texts = [[to_text(self.vocabulary, y) for y in rollout.completion[row]] for row in rows]
-        ended = ((rollout.completion == self.vocabulary.eos_id) & rollout.mask).any(axis=-1)[rows]
+        completion, mask = rollout.completion[rows], rollout.mask[rows]
+        ends = ended(completion, mask, self.vocabulary.eos_id)
+        given = (asked.tokens[rows], completion, mask, asked.text_rows(rows), valid)
+        preference = collect(ask_about_all(self.judge, *given)())
         for pair in combinations(range(self.samples), 2):
-            completion, mask = (x[rows][:, pair] for x in (rollout.completion, rollout.mask))
-            pairs = Pairs(asked.tokens[rows], completion, mask, asked.text_rows(rows), valid)
-            preference = collect(ask(self.judge, pairs)().preference)
             for place in np.flatnonzero(valid):
-                p = float(preference[place])
+                p = float(preference[place, pair[0], pair[1]])
                 chosen, rejected = pair if p > 0.5 else pair[::-1]
                 record = {
                     "prompt": asked.inputs[rows[place]],
                     "chosen": texts[place][chosen],
                     "rejected": texts[place][rejected],
                     "preference": max(p, 1.0 - p),
-                    "chosen_ended": bool(ended[place][chosen]),
-                    "rejected_ended": bool(ended[place][rejected]),
+                    "chosen_ended": bool(ends[place][chosen]),
+                    "rejected_ended": bool(ends[place][rejected]),
                 }
                 if reason := _worthless(record):
                     left_out[reason] += 1

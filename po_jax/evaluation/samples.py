@@ -8,7 +8,7 @@ import numpy as np
 from po_jax.evaluation.intervals import Mean, mean_interval
 from po_jax.logprobs import kl_k1
 from po_jax.types import Rollout
-from po_jax.vocabulary import Vocabulary, to_text
+from po_jax.vocabulary import Vocabulary, ended, to_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Samples:
             completion=tokens,
             mask=mask,
             text=tuple(to_text(vocabulary, row) for row in tokens),
-            ended=((tokens == vocabulary.eos_id) & mask).any(axis=1),
+            ended=ended(tokens, mask, vocabulary.eos_id),
             policy_logprob=rollout.policy_logprob[:, 0].sum(axis=1),
             reference_logprob=None if reference is None else reference[:, 0].sum(axis=1),
         )

@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from po_jax.game.equilibrium import LogPolicy
+from po_jax.language_model import SpecialIds
+
+EOS = SpecialIds().eos
 
 
 @flax.struct.dataclass
@@ -34,14 +37,14 @@ class Tree:
     token: Int[Array, " prefixes"]
 
 
-def all_completions(vocab_size: int, max_length: int, eos_id: int = 1) -> Tree:
+def all_completions(vocab_size: int, max_length: int) -> Tree:
     """Lists the completions over a vocabulary: (V - 1)^0 + ... + (V - 1)^max_length of them.
 
     Every id but EOS counts as text, 0 too: nothing forbids a model to say it.
     """
-    text = [token for token in range(vocab_size) if token != eos_id]
+    text = [token for token in range(vocab_size) if token != EOS]
     completions = [
-        (*words, eos_id)
+        (*words, EOS)
         for length in range(max_length)
         for words in itertools.product(text, repeat=length)
     ]

@@ -14,6 +14,7 @@ from po_jax.losses.objectives import Objective
 from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
 from po_jax.types import Params, PreferenceBatch
+from po_jax.vocabulary import ended
 
 # What an objective is given, to find a coefficient that is out of its range, or is none, at once.
 _PAIR = jax.ShapeDtypeStruct((1, 2), jnp.float32)
@@ -84,7 +85,6 @@ class PolicyModel(Model):
         h = margin(policy, batch.reference_logprob)
         length = jnp.sum(batch.mask, axis=-1)
         eos = self.language_model.special_ids.eos
-        ended = jnp.any(batch.mask & (batch.completion == eos), axis=-1)
         metrics = {
             "loss": loss,
             "margin": Mean.of(h),
@@ -92,7 +92,7 @@ class PolicyModel(Model):
             "log_ratio": Mean.of(policy - batch.reference_logprob),
             "nll": Mean.of(-policy),
             "length": Mean.of(length),
-            "eos_rate": Mean.of(ended),
+            "eos_rate": Mean.of(ended(batch.completion, batch.mask, eos)),
         }
         return loss.compute(), metrics
 

@@ -15,7 +15,6 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%")
 _COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CONSTANT = re.compile(r"= [su]32\[\]\S* constant\((\d+)\)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 

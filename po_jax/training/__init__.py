@@ -1,1 +1,1 @@
-"""Train state, optimisers and the jitted step."""
+"""Runs: where they start, what feeds them, the step, the loop, and evaluations on the way."""

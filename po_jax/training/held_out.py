@@ -21,7 +21,7 @@ from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
 from po_jax.types import Params, Rollout
-from po_jax.vocabulary import Vocabulary, to_text
+from po_jax.vocabulary import Vocabulary, ended, to_text
 
 Facts = dict[str, np.ndarray]  # a number for each prompt, by name
 
@@ -124,7 +124,7 @@ class PolicyEvaluation:
             "kl": kl_k1(policy, reference).sum(axis=-1),
             "entropy": -policy.sum(axis=-1),
             "length": mask.sum(axis=-1),
-            "eos_rate": ((tokens == eos) & mask).any(axis=-1),
+            "eos_rate": ended(tokens, mask, eos),
         }
         if answer is not None:
             facts["win_rate"] = collect(answer().preference)

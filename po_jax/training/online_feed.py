@@ -29,6 +29,7 @@ from po_jax.training.run import Run
 from po_jax.training.schedules import at_step
 from po_jax.training.state import TrainState
 from po_jax.types import Params, PreferenceBatch, Rollout, Schedule
+from po_jax.vocabulary import ended
 
 Weight = float | int | Schedule
 
@@ -241,8 +242,8 @@ def make_batch(
         reference_logprob = model.score(reference, rollout.prompt, rollout.completion, mask)
     log_mu = sequence_logprob(reference_logprob, mask)
     log_pi = sequence_logprob(rollout.policy_logprob, mask)
-    ended = jnp.any((rollout.completion == model.special_ids.eos) & mask, axis=-1)
-    preference, reward = penalise(judgement, ended, missing_eos_penalty)
+    ends = ended(rollout.completion, mask, model.special_ids.eos)
+    preference, reward = penalise(judgement, ends, missing_eos_penalty)
     batch = PreferenceBatch(
         rollout.prompt,
         rollout.completion,
