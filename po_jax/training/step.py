@@ -90,9 +90,7 @@ def make_train_step(
       optimizer: turns gradients into updates; any transformation of optax.
       partitioner: the mesh and its rules.
       shardings: of the state, from `state_shardings`.
-      micro_batches: pieces a batch is processed in at least, to save memory. Where one copy of the
-        model has the whole batch, there are as many as its rows' lengths are worth; several would
-        have to add up their gradients for each.
+      micro_batches: pieces, at least, that a batch is processed in, to save memory.
       max_gradient_norm: a gradient of a larger global norm is scaled down to it.
       average_decay: share of the moving average that stays at each step; for states with one.
 
@@ -106,9 +104,7 @@ def make_train_step(
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
         with partitioner.activate():
-            pieces = micro_batches
-            if partitioner.copies == 1:
-                pieces = number_of_groups(partitioner.lengths, batch, micro_batches)
+            pieces = _pieces(partitioner, batch, micro_batches)
             grads, metrics = accumulate_gradients(
                 model.loss_fn, state.params, batch, dropout_key, pieces, partitioner.lengths
             )
@@ -132,6 +128,14 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
     )
+
+
+def _pieces(partitioner: Partitioner, batch: Batch, micro_batches: int) -> int:
+    """As many as the rows' lengths are worth, where no copies of the model must add up gradients
+    after each piece."""
+    if partitioner.copies > 1:
+        return micro_batches
+    return number_of_groups(partitioner.lengths, batch, micro_batches)
 
 
 def _check_average(state: TrainState, average_decay: float | None) -> None:
