@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 import numpy as np
 
 from po_jax.language_model import LanguageModel
+from po_jax.like_lengths import reading_by_length
 from po_jax.partitioning import Partitioner, collect, filled_batches
 from po_jax.sampling.mixture import sample
 from po_jax.sampling.strategy import Strategy
@@ -64,8 +65,9 @@ class Sampler:
             )
         weights = np.broadcast_to(np.asarray(beta, np.float32), (len(prompt), len(beta)))
         prompt, weights = self.partitioner.distribute((prompt, weights))
+        model = reading_by_length(self.language_model, self.partitioner.lengths)
         with self.partitioner.activate():
-            return sample(self.language_model, self.strategy, policy, partner, prompt, weights, key)
+            return sample(model, self.strategy, policy, partner, prompt, weights, key)
 
     def draw_all(
         self,
