@@ -73,7 +73,10 @@ class LanguageModel(Protocol):
         *,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Encoded:
-        """Encodes prompts, once for however many completions each has."""
+        """Encodes prompts, once for however many completions each has.
+
+        Arrays have an axis of prompts, then, if any, that of the prompts' positions.
+        """
 
     def prefill(self, params: Params, encoded: Encoded, samples: int, max_length: int) -> Cache:
         """An empty cache for `samples` completions of each prompt, up to `max_length` tokens."""

@@ -27,6 +27,7 @@ LAYERS = (
     "logprobs",
     "losses",
     "language_model",
+    "like_lengths",
     "t5",
     "t5gemma",
     "lora",

@@ -93,7 +93,7 @@ def win_rates_over_reference(report: Report) -> Figure:
     axes.set_xlim(min(45, *edges) - 2, max(60, *edges) + 2)
     axes.set_yticks(range(len(names)), map(plain, names))
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter("{x:.0f}%")
+    axes.xaxis.set_major_formatter("{x:g}%")
     axes.tick_params(length=0, labelsize=11)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
@@ -126,7 +126,7 @@ def win_rate_against_kl(report: Report) -> Figure:
         handletextpad=0.2,
     )
     axes.margins(x=0.1, y=0.1)
-    axes.yaxis.set_major_formatter("{x:.0f}%")
+    axes.yaxis.set_major_formatter("{x:g}%")
     plainly(axes, f"KL to {plain(reference)}, nats a completion")
     axes.set_ylabel(f"preferred to {plain(reference)}", color=FAINT)
     return figure
@@ -146,7 +146,7 @@ def along_training(report: Report) -> Figure:
             axes.plot(steps, mean, "o-", color=colour, markersize=4, label=plain(name))
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     reference = plain(report["reference"])
-    above.yaxis.set_major_formatter("{x:.0f}%")
+    above.yaxis.set_major_formatter("{x:g}%")
     above.set_ylabel(f"preferred to {reference}", color=FAINT)
     beside.set_ylabel(f"KL to {reference}, nats", color=FAINT)
     for axes in (above, beside):

@@ -26,7 +26,7 @@ from typing import Any
 
 from po_jax.evaluation.along import Stop, on_the_way
 from po_jax.evaluation.intervals import Mean, WinRate, mean_interval
-from po_jax.evaluation.lengths import length_controlled, nearly_equal
+from po_jax.evaluation.length_bias import length_controlled, nearly_equal
 from po_jax.evaluation.matches import Matches, flips, position_bias, win_rates
 from po_jax.evaluation.prompts import Prompts
 from po_jax.evaluation.samples import Samples

@@ -1,13 +1,16 @@
 """A trained T5 as a judge, which shares the policy's vocabulary and stays on the devices."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import load_parameters
 from po_jax.judges.judge import Judgement, Pairs
 from po_jax.judges.models import JudgeModel
+from po_jax.like_lengths import reading_by_length
 from po_jax.partitioning import Partitioner
 from po_jax.types import Params
 
@@ -29,6 +32,13 @@ class LearnedJudge:
     partitioner: Partitioner
     antisymmetric = True
 
+    @cached_property
+    def _reading(self) -> JudgeModel:
+        """The model, as it reads a batch of rows of different lengths."""
+        model = copy(self.model)
+        model.language_model = reading_by_length(model.language_model, self.partitioner.lengths)
+        return model
+
     @property
     def name(self) -> str:
         return self.model.kind
@@ -41,7 +51,7 @@ class LearnedJudge:
         """Queues the judging on the devices; completions are padding where their mask is false."""
         prompt, completion = self.partitioner.distribute((pairs.prompt, pairs.completion))
         with self.partitioner.activate():
-            judgement = self.model.judge(self.params, prompt, completion)
+            judgement = self._reading.judge(self.params, prompt, completion)
         return lambda: judgement
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.judges.models import JudgeModel
 from po_jax.language_model import LanguageModel
+from po_jax.lengths import Lengths
 from po_jax.partitioning import Partitioner, whole_parameters
 from po_jax.sampling import Strategy, sample
 from po_jax.training.loop import Trainer
@@ -124,7 +125,8 @@ class _Shapes:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        self._partitioner = trainer.partitioner
+        # No row is shorter than it may be.
+        self._partitioner = dataclasses.replace(trainer.partitioner, lengths=Lengths((1.0,)))
         model = trainer.model
         self._language_model = model.language_model
         if self._language_model.frozen:

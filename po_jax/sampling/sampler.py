@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 import numpy as np
 
 from po_jax.language_model import LanguageModel, trained_part
+from po_jax.like_lengths import reading_by_length
 from po_jax.partitioning import Partitioner, collect, filled_batches
 from po_jax.sampling.mixture import sample
 from po_jax.sampling.strategy import Strategy
@@ -67,8 +68,9 @@ class Sampler:
         prompt, weights = self.partitioner.distribute((prompt, weights))
         if partner is not None and self._differ_in_the_trained_alone(policy, partner):
             partner = trained_part(self.language_model, partner)
+        model = reading_by_length(self.language_model, self.partitioner.lengths)
         with self.partitioner.activate():
-            return sample(self.language_model, self.strategy, policy, partner, prompt, weights, key)
+            return sample(model, self.strategy, policy, partner, prompt, weights, key)
 
     def _differ_in_the_trained_alone(self, policy: Params, partner: Params) -> bool:
         frozen = self.language_model.frozen

@@ -123,7 +123,7 @@ class Curves:
             shown.setdefault(label, line)
         figure.legend(list(shown.values()), list(shown), loc="outside right upper", frameon=False)
         if percent:
-            axes.yaxis.set_major_formatter("{x:.0f}%")
+            axes.yaxis.set_major_formatter("{x:g}%")
         axes.set_ylabel(LABELS.get(self.y, self.y), color=FAINT)
         plainly(axes, LABELS.get(self.x, self.x))
         return figure

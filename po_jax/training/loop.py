@@ -41,7 +41,7 @@ class Updates:
     """How a batch becomes an update.
 
     Attributes:
-      micro_batches: pieces a batch is processed in, to save memory.
+      micro_batches: pieces a batch is processed in at least, to save memory.
       max_gradient_norm: a gradient of a larger global norm is scaled down to it; None for no limit.
       average_decay: share of the parameters' moving average that stays at each step; None keeps
         no average.

@@ -12,6 +12,7 @@ import numpy as np
 from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.data.corpus import Batches
 from po_jax.language_model import LanguageModel
+from po_jax.like_lengths import reading_by_length
 from po_jax.logprobs import sequence_logprob
 from po_jax.metrics import Metrics
 from po_jax.reporting.clock import StageClock
@@ -72,7 +73,7 @@ class OfflineFeed:
             began = time.monotonic()
             with self._run.partitioner.activate():
                 scores = score_reference(
-                    self._run.language_model,
+                    reading_by_length(self._run.language_model, self._run.partitioner.lengths),
                     self._run.reference,
                     batch["prompt"],
                     batch["completion"],

@@ -19,6 +19,7 @@ from po_jax.data.corpus import Batch, Batches
 from po_jax.interruption import check
 from po_jax.judges import Judge, Judgement, Pairs, ask, ask_about_all, best_and_worst
 from po_jax.language_model import LanguageModel
+from po_jax.like_lengths import reading_by_length
 from po_jax.logprobs import kl_k1, sequence_logprob
 from po_jax.metrics import Mean, Metrics
 from po_jax.reporting.clock import StageClock
@@ -131,7 +132,7 @@ class OnlineFeed:
         began = time.monotonic()
         with self._run.partitioner.activate():
             batch, metrics = make_batch(
-                self._run.language_model,
+                reading_by_length(self._run.language_model, self._run.partitioner.lengths),
                 self._from_policy,
                 self._run.reference if self._must_score else None,
                 self._whole(host, rollouts),

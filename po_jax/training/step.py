@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 import optax
 
 from po_jax.language_model import joined
+from po_jax.lengths import Lengths
+from po_jax.like_lengths import at_own_length, grouped, number_of_groups
 from po_jax.metrics import Mean, Metric, Sum
 from po_jax.partitioning import Partitioner
 from po_jax.training.randomness import purpose_key
@@ -38,28 +40,30 @@ def accumulate_gradients(
     batch: Batch,
     dropout_key: PRNGKeyArray,
     micro_batches: int,
+    lengths: Lengths,
 ) -> tuple[Params, dict[str, Metric]]:
     """The gradient of the whole batch's loss, and metrics, one micro-batch after the other.
 
-    Without dropout the result does not depend on the number of micro-batches.
+    Micro-batches are of rows of like lengths, each cut to its own. Without dropout the result does
+    not depend on their number.
     """
     gradient = jax.grad(loss_fn, has_aux=True)
     if micro_batches == 1:
         return gradient(params, batch, dropout_key)
 
-    def split(x):
-        # Micro-batch i takes rows i, i + n, i + 2n, ...: no row leaves its device.
-        return jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)
-
     def add_one(total, micro):
         index, micro_batch = micro
-        grads, metrics = gradient(params, micro_batch, jax.random.fold_in(dropout_key, index))
-        weight = metrics["loss"].count if isinstance(metrics["loss"], Mean) else 1.0
-        total = jax.tree.map(lambda t, g: t + weight * g.astype(jnp.float32), total, grads)
-        return total, metrics
+
+        def add(rows):
+            grads, metrics = gradient(params, rows, jax.random.fold_in(dropout_key, index))
+            weight = metrics["loss"].count if isinstance(metrics["loss"], Mean) else 1.0
+            added = jax.tree.map(lambda t, g: t + weight * g.astype(jnp.float32), total, grads)
+            return added, metrics
+
+        return at_own_length(lengths, add, micro_batch)
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    micro = (jnp.arange(micro_batches), jax.tree.map(split, batch))
+    micro = (jnp.arange(micro_batches), grouped(lengths, batch, micro_batches))
     grads, metrics = jax.lax.scan(add_one, zeros, micro)
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     if isinstance(metrics["loss"], Mean):
@@ -90,7 +94,7 @@ def make_train_step(
       partitioner: the mesh and its rules.
       shardings: of the state, from `state_shardings`.
       *frozen: shardings of the parameters that are not trained, where there are any.
-      micro_batches: pieces a batch is processed in, to save memory.
+      micro_batches: pieces, at least, that a batch is processed in, to save memory.
       max_gradient_norm: a gradient of a larger global norm is scaled down to it.
       average_decay: share of the moving average that stays at each step; for states with one.
 
@@ -107,12 +111,14 @@ def make_train_step(
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
         with partitioner.activate():
+            pieces = _pieces(partitioner, batch, micro_batches)
             grads, metrics = accumulate_gradients(
                 loss_fn if frozen else model.loss_fn,
                 state.params,
                 batch,
                 dropout_key,
-                micro_batches,
+                pieces,
+                partitioner.lengths,
             )
         norm = optax.tree.norm(grads)
         if max_gradient_norm is not None:
@@ -134,6 +140,14 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch, partitioner.replicated, *frozen),
         out_shardings=(shardings, partitioner.replicated),
     )
+
+
+def _pieces(partitioner: Partitioner, batch: Batch, micro_batches: int) -> int:
+    """As many as the rows' lengths are worth, where no copies of the model must add up gradients
+    after each piece."""
+    if partitioner.copies > 1:
+        return micro_batches
+    return number_of_groups(partitioner.lengths, batch, micro_batches)
 
 
 def _check_average(state: TrainState, average_decay: float | None) -> None:

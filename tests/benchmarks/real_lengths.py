@@ -7,7 +7,7 @@
 people's summary of its post does, whoever draws it. Contestants are processes of their own that
 take turns:
 
-  po_jax  this checkout, in batches as the data has them;
+  po_jax  this checkout, in batches as the data has them, with the groups that it makes of them;
   former  po_jax of another checkout;
   plain   the best code one can write with transformers: posts sorted by length, each batch padded
           to its own longest, rows that ended taken out of both decoders' caches as soon as a
@@ -38,6 +38,7 @@ SIZES = {
 }
 WHAT = ("sampling", "step", "online")
 VOCAB, HEAD_DIM, BETA, TAU, EOS = 32128, 64, 0.125, 0.1, 1
+MOST = 129  # more than a completion has tokens
 MICRO_BATCH, PAUSE = 8, 0.5
 
 
@@ -101,15 +102,24 @@ def ours(size):
             state = initial_state(init, axes, optimizer, partitioner, jax.random.key(7))
             return state, state_shardings(state, axes, partitioner)
 
+    def by_length(model):
+        if hasattr(partitioner, "lengths"):
+            from po_jax.like_lengths import reading_by_length
+
+            return reading_by_length(model, partitioner.lengths)
+        return model  # as it was at 5ac7f34
+
     class Ending(T5LM):
-        """Ends where it is told: two more columns of the prompts say after how many tokens."""
+        """Ends where it is told: a prompt's first token says after how many tokens, and more."""
 
         def encode(self, params, prompt, **options):
-            return super().encode(params, prompt[:, :-2], **options), prompt[:, -2:]
+            return super().encode(params, prompt % VOCAB, **options), prompt // VOCAB
 
         def prefill(self, params, encoded, samples, max_length):
             own = super().prefill(params, encoded[0], samples, max_length)
-            return {"own": own, "ends": encoded[1].reshape(-1), "step": jnp.zeros((), jnp.int32)}
+            told = encoded[1][:, 0]
+            ends = jnp.stack([told % MOST, told // MOST], axis=-1).reshape(-1)
+            return {"own": own, "ends": ends, "step": jnp.zeros((), jnp.int32)}
 
         def extend(self, params, cache, tokens):
             logits, own = super().extend(params, cache["own"], tokens)
@@ -136,14 +146,16 @@ def ours(size):
             )
             self.model, self.ending = T5LM(config), Ending(config)
             policy = PolicyModel(language_model=self.model, objective=ipo)
+            reading = by_length(self.model)
+            self.ending = by_length(self.ending)
             template = Template(((20, 21), (22, 23), (24, 25)), (30, 31))
-            judge = PreferenceModel(language_model=self.model, template=template)
+            judge = PreferenceModel(language_model=reading, template=template)
             init = jax.jit(self.model.init)
             self.reference, self.judge = init(jax.random.key(1)), init(jax.random.key(3))
             axes = self.model.parameter_axes()
             self.state, shardings = start(self.model.init, axes)
             self.update = make_train_step(policy, optimizer, partitioner, shardings)
-            self.score, self.key = jax.jit(self.model.score), jax.random.key(2)
+            self.score, self.key = jax.jit(reading.score), jax.random.key(2)
             self.prefer = jax.jit(lambda *given: judge.predict_batch_with_aux(*given)[1])
             self.lengths = getattr(partitioner, "lengths", None)
 
@@ -152,10 +164,11 @@ def ours(size):
 
         def draw(self, prompt, completion):
             ends = (completion > 0).sum(axis=-1).astype(np.int32)
-            told = jnp.asarray(np.concatenate([self.cut(prompt), ends], axis=1))
+            told = self.cut(prompt).copy()
+            told[:, 0] += VOCAB * (ends[:, 0] + MOST * ends[:, 1])
             beta = jnp.full(ends.shape, BETA)
             strategy = Strategy(completion.shape[-1])
-            given = (self.state.params, self.reference, told, beta, self.key)
+            given = (self.state.params, self.reference, jnp.asarray(told), beta, self.key)
             return sample(self.ending, strategy, *given)
 
         def sampling(self, prompt, completion):

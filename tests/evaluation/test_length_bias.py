@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from po_jax.evaluation.intervals import win_rate
-from po_jax.evaluation.lengths import length_controlled, nearly_equal
+from po_jax.evaluation.length_bias import length_controlled, nearly_equal
 
 RNG = np.random.default_rng(7)
 DIFFERENCE = RNG.normal(4.0, 9.0, 600)
