@@ -27,7 +27,13 @@ class Trainable(Protocol):
 
     Its metrics hold "loss", which tells how the losses of parts of a batch make the loss of the
     batch: a `Mean` is averaged with its counts as weights, a `Sum` is added up.
+
+    Attributes:
+      has_dropout: whether a loss depends on its key.
     """
+
+    @property
+    def has_dropout(self) -> bool: ...
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: PRNGKeyArray | None
@@ -110,15 +116,19 @@ def make_train_step(
         _check_average(state, average_decay)
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
+        # What is dropped depends on where a row stands: with dropout all stay, on any mesh.
+        lengths = Lengths((1.0,)) if model.has_dropout else partitioner.lengths
         with partitioner.activate():
-            pieces = _pieces(partitioner, batch, micro_batches)
+            pieces = micro_batches
+            if partitioner.copies == 1:  # Several would add up gradients after each piece.
+                pieces = number_of_groups(lengths, batch, micro_batches)
             grads, metrics = accumulate_gradients(
                 loss_fn if frozen else model.loss_fn,
                 state.params,
                 batch,
                 dropout_key,
                 pieces,
-                partitioner.lengths,
+                lengths,
             )
         norm = optax.tree.norm(grads)
         if max_gradient_norm is not None:
@@ -140,14 +150,6 @@ def make_train_step(
         in_shardings=(shardings, partitioner.batch, partitioner.replicated, *frozen),
         out_shardings=(shardings, partitioner.replicated),
     )
-
-
-def _pieces(partitioner: Partitioner, batch: Batch, micro_batches: int) -> int:
-    """As many as the rows' lengths are worth, where no copies of the model must add up gradients
-    after each piece."""
-    if partitioner.copies > 1:
-        return micro_batches
-    return number_of_groups(partitioner.lengths, batch, micro_batches)
 
 
 def _check_average(state: TrainState, average_decay: float | None) -> None:
