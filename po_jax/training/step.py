@@ -111,10 +111,8 @@ def make_train_step(
         _check_average(state, average_decay)
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
-        # What is dropped depends on where a row stands: with dropout all stay, on any mesh.
-        lengths = Lengths((1.0,)) if model.has_dropout else partitioner.lengths
         with partitioner.activate():
-            pieces = _pieces(partitioner, lengths, batch, micro_batches)
+            pieces, lengths = _pieces(model, partitioner, batch, micro_batches)
             loss_fn = _of_trained(model.loss_fn, *frozen)
             grads, metrics = accumulate_gradients(
                 loss_fn, state.params, batch, dropout_key, pieces, lengths
@@ -148,12 +146,16 @@ def _of_trained(loss_fn: LossFn, *frozen: Params) -> LossFn:
     return lambda trained, batch, key: loss_fn(joined(trained, *frozen), batch, key)
 
 
-def _pieces(partitioner: Partitioner, lengths: Lengths, batch: Batch, micro_batches: int) -> int:
+def _pieces(
+    model: Trainable, partitioner: Partitioner, batch: Batch, micro_batches: int
+) -> tuple[int, Lengths]:
     """As many as the rows' lengths are worth, where no copies of the model must add up gradients
-    after each piece."""
+    after each piece; and the lengths that rows are cut to."""
+    # What is dropped depends on where a row stands: with dropout all stay, on any mesh.
+    lengths = Lengths((1.0,)) if model.has_dropout else partitioner.lengths
     if partitioner.copies > 1:
-        return micro_batches
-    return number_of_groups(lengths, batch, micro_batches)
+        return micro_batches, lengths
+    return number_of_groups(lengths, batch, micro_batches), lengths
 
 
 def _check_average(state: TrainState, average_decay: float | None) -> None:
