@@ -53,6 +53,7 @@ def _options(parser: ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing runs: a GPU is left to others.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # What is for other chips is not kept.
     return gin_support.run(plan, argv, __doc__, runs=["gin/runs/online.gin"], options=_options)
 
 

@@ -21,6 +21,7 @@ from po_jax.training.offline_feed import OfflineFeed
 from po_jax.training.online_feed import OnlineFeed
 from po_jax.training.run import Run
 
+ADAPTERS, REFERENCE_DTYPE = "gin/runs/lora.gin", "loop.Trainer.reference_dtype"
 _MOST_TRIALS = 6
 
 
@@ -29,7 +30,7 @@ class Trial:
     """A plan with some settings changed; no plan where the run does not allow them.
 
     Attributes:
-      bindings: the changes, as they are given on a command line.
+      bindings: the changes, as they are given on a command line; a gin file is one, too.
       plan: what came of it.
       refused: why there is no plan.
     """
@@ -40,7 +41,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        settings = " ".join(f"--gin.{binding}" for binding in self.bindings) or "as given"
+        words = (f"--gin_file={b}" if _is_file(b) else f"--gin.{b}" for b in self.bindings)
+        settings = " ".join(words) or "as given"
         return settings if self.refused is None else f"{settings}: {self.refused}"
 
     def as_json(self) -> dict[str, Any]:
@@ -93,23 +95,33 @@ class Planner:
             remedy = _remedy(last.plan, last.bindings, self._network)
             if remedy is None:
                 break
-            kept = [b for b in last.bindings if b.split("=")[0] != remedy.split("=")[0]]
+            instead = remedy.split("=")[0]
+            if remedy == ADAPTERS:
+                instead = REFERENCE_DTYPE  # It has the base's.
+            kept = [b for b in last.bindings if b.split("=")[0] != instead]
             trials.append(self._tried((*kept, remedy)))
         return trials
 
     def _tried(self, bindings: tuple[str, ...]) -> Trial:
         self._note(f"planning {' '.join(bindings) or 'the run as given'}")
         given = self._arguments
-        gin_support.configure(given.files, [*given.bindings, *bindings], given.folders)
+        files = [*given.files, *filter(_is_file, bindings)]
+        values = [*given.bindings, *(b for b in bindings if not _is_file(b))]
+        gin_support.configure(files, values, given.folders)
         try:
             trainer, drawing, scored = described(self._devices)
-            network = getattr(trainer.model.language_model, "config", None)
+            model = trainer.model.language_model
+            network = getattr(getattr(model, "base", model), "config", None)
             self._network = type(network).__name__
             work = programs.work_of(trainer, drawing, scored)
         except ValueError as error:
             return Trial(bindings, None, str(error).splitlines()[0])
         mesh = dict(trainer.partitioner.mesh.shape)
         return Trial(bindings, plan(work, self._topology, mesh, trainer.total_steps, self._note))
+
+
+def _is_file(binding: str) -> bool:
+    return binding.endswith(".gin")
 
 
 def _remedy(found: Plan, tried: Sequence[str], network: str) -> str | None:
@@ -122,7 +134,7 @@ def _remedy(found: Plan, tried: Sequence[str], network: str) -> str | None:
     if largest is None or found.resident > 0.8 * found.topology.chip.memory:
         options = [spread if mesh["data"] > 1 else None, more_partitions]
         if "reference" in found.kept:
-            options.append("loop.Trainer.reference_dtype='bfloat16'")
+            options += [f"{REFERENCE_DTYPE}='bfloat16'", ADAPTERS]
     elif largest == "step":
         micro = next((int(b.split("=")[1]) for b in tried if b.startswith("MICRO_BATCHES")), 1)
         options = [

@@ -200,6 +200,15 @@ def _kept_axes(shape, axes) -> Names:
     return kept
 
 
+def laid_out(shapes: Any, shardings: Any) -> Any:
+    """A tree of shapes, or of arrays, as shapes with their place on the mesh."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
 def filled_batches(
     count: int, batch_size: int
 ) -> Iterator[tuple[Int[np.ndarray, "rows"], Bool[np.ndarray, "rows"]]]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.judges.models import JudgeModel
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, frozen_part, joined, trained_part
 from po_jax.lengths import Lengths
-from po_jax.partitioning import Partitioner, whole_parameters
+from po_jax.partitioning import Partitioner, laid_out, whole_parameters
 from po_jax.sampling import Strategy, sample
 from po_jax.training.loop import Trainer
 from po_jax.training.offline_feed import score_reference
@@ -127,22 +127,20 @@ class _Shapes:
         self._trainer = trainer
         # No row is shorter than it may be.
         self._partitioner = dataclasses.replace(trainer.partitioner, lengths=Lengths((1.0,)))
-        model = trainer.model
-        self._language_model = model.language_model
-        if self._language_model.frozen:
-            raise ValueError(
-                "plan: expected a run that trains all parameters, got one with adapters, which are "
-                "not planned yet"
-            )
+        model = self._language_model = trainer.model.language_model
         average = trainer.updates.average_decay is not None
 
-        def create(key):
-            params = model.get_initial_variables(key)["params"]
+        def create(params):
             return TrainState.create(params, trainer.optimizer, average=average)
 
-        state = jax.eval_shape(create, jax.random.key(0))
-        self._shardings = state_shardings(state, model.parameter_axes(), self._partitioner)
-        self._state = _laid_out(state, self._shardings)
+        shapes, axes = jax.eval_shape(model.init, jax.random.key(0)), model.parameter_axes()
+        state = jax.eval_shape(create, trained_part(model, shapes))
+        self._shardings = state_shardings(state, trained_part(model, axes), self._partitioner)
+        self._state = laid_out(state, self._shardings)
+        frozen = frozen_part(model, shapes)
+        placed = self._partitioner.shardings(frozen, frozen_part(model, axes))
+        self._frozen = laid_out(frozen, placed)
+        self._policy = joined(self._state.params, self._frozen)
         self._batch = trainer.read().batch(0).arrays
 
     def work(self, drawing: Drawing | None, scored: bool) -> Work:
@@ -152,8 +150,12 @@ class _Shapes:
         }
         if self._state.average is not None:
             kept["average"] = chip_bytes(self._state.average)
+        if self._frozen:
+            kept["base"] = chip_bytes(self._frozen)
         programs = {}
-        reference = _cast(self._state.params, self._trainer.reference_dtype)
+        # With adapters the reference has the policy's base, and that base's type.
+        dtype = None if self._frozen else self._trainer.reference_dtype
+        reference = _cast(self._state.params, dtype)
         if drawing is not None or scored:
             kept["reference"] = chip_bytes(reference)
         if drawing is not None:
@@ -180,7 +182,7 @@ class _Shapes:
             partner = self._state.average if drawing.against_average else reference
         prompts, length = self._batch["prompt"].shape
         prompts //= drawing.pieces
-        given = (self._state.params, partner)
+        given = (self._policy, partner)
         with self._partitioner.activate():
             traced = sample.trace(
                 model,
@@ -190,11 +192,11 @@ class _Shapes:
                 jax.ShapeDtypeStruct((prompts, 2), jnp.float32, sharding=rows),
                 self._key(),
             )
-        sets = [params for params in given if params is not None]
-        known = {
-            "caches": len(sets) * self._cache(prompts, length, drawing.length),
-            "copies": sum(map(self._copies, sets)),
-        }
+        caches, copies = self._cache(prompts, length, drawing.length), self._copies(self._policy)
+        if partner is not None:
+            caches *= 2
+            copies += 0.0 if self._frozen else self._copies(partner)
+        known = {"caches": caches, "copies": copies}
         return Program(traced, drawing.length, drawing.pieces, chip_bytes(given), known)
 
     def _cache(self, prompts: int, prompt_length: int, length: int) -> float:
@@ -205,9 +207,9 @@ class _Shapes:
             return jax.tree.leaves(model.prefill(params, model.encode(params, prompt), 2, length))
 
         prompt = jax.ShapeDtypeStruct((prompts, prompt_length), jnp.int32)
-        cache = jax.eval_shape(prefill, self._state.params, prompt)
+        cache = jax.eval_shape(prefill, self._policy, prompt)
         total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in cache)
-        params, axes = self._state.params, model.parameter_axes()
+        params, axes = self._policy, model.parameter_axes()
         split = any(
             "model" in leaf.sharding.spec and {"heads", "joined_kv"} & set(names)
             for leaf, names in zip(
@@ -225,7 +227,7 @@ class _Shapes:
         with self._partitioner.activate(), whole_parameters():
             rules = tuple(nn.get_logical_axis_rules())
         layout = dataclasses.replace(self._partitioner, rules=rules)
-        placed = _laid_out(ready, layout.shardings(ready, model.parameter_axes()))
+        placed = laid_out(ready, layout.shardings(ready, model.parameter_axes()))
         needed, given = chip_bytes(placed), chip_bytes(params)
         return 0.0 if needed == given else needed
 
@@ -242,7 +244,7 @@ class _Shapes:
         return Program(traced, 1, drawing.pieces, chip_bytes(params), {})
 
     def _scoring(self, drawing: Drawing | None, reference: Shapes) -> Program:
-        batch = self._step_batch(drawing, True)
+        batch, reference = self._step_batch(drawing, True), joined(reference, self._frozen)
         with self._partitioner.activate():
             traced = score_reference.trace(
                 self._language_model, reference, batch.prompt, batch.completion, batch.mask
@@ -251,17 +253,19 @@ class _Shapes:
 
     def _step(self, drawing: Drawing | None, scored: bool) -> Program:
         trainer = self._trainer
+        frozen = [self._frozen] if self._frozen else []
         step = make_train_step(
             trainer.model,
             trainer.optimizer,
             self._partitioner,
             self._shardings,
+            *(jax.tree.map(lambda leaf: leaf.sharding, tree) for tree in frozen),
             **dataclasses.asdict(trainer.updates),
         )
         batch = self._step_batch(drawing, scored)
-        traced = step.trace(self._state, batch, self._key())
+        traced = step.trace(self._state, batch, self._key(), *frozen)
         known = {"gradients": chip_bytes(_cast(self._state.params, "float32"))}
-        return Program(traced, 1, 1, chip_bytes(self._state), known)
+        return Program(traced, 1, 1, chip_bytes((self._state, frozen)), known)
 
     def _step_batch(self, drawing: Drawing | None, scored: bool) -> Any:
         """The shapes of a batch as the feeds make them."""
@@ -288,15 +292,7 @@ class _Shapes:
 
 def _parameters(model: LanguageModel, partitioner: Partitioner) -> Shapes:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return _laid_out(shapes, partitioner.shardings(shapes, model.parameter_axes()))
-
-
-def _laid_out(shapes: Any, shardings: Any) -> Shapes:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
+    return laid_out(shapes, partitioner.shardings(shapes, model.parameter_axes()))
 
 
 def _cast(params: Shapes, dtype: str | None) -> Shapes:

@@ -18,7 +18,7 @@ from po_jax.language_model import frozen_part, joined, trained_part
 from po_jax.lora import LoRA
 from po_jax.memory import require_memory
 from po_jax.models.base import Model
-from po_jax.partitioning import Partitioner
+from po_jax.partitioning import Partitioner, laid_out
 from po_jax.training.random_start import fresh_parameters
 from po_jax.training.randomness import purpose_key
 from po_jax.training.state import TrainState, state_shardings
@@ -71,9 +71,9 @@ class Start:
         axes, shapes = model.parameter_axes(), jax.eval_shape(init, self._key)
         state = jax.eval_shape(create, trained_part(network, shapes))
         self.shardings = state_shardings(state, trained_part(network, axes), partitioner)
-        self._like = _laid_out(state, self.shardings)
+        self._like = laid_out(state, self.shardings)
         shapes, axes = frozen_part(network, shapes), frozen_part(network, axes)
-        self._frozen_like = _laid_out(shapes, partitioner.shardings(shapes, axes))
+        self._frozen_like = laid_out(shapes, partitioner.shardings(shapes, axes))
         require_memory((self._like, self._frozen_like), "parameters and optimiser")
         self._init = functools.partial(fresh_parameters, init, shardings=self.shardings.params)
         self._create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
@@ -154,14 +154,6 @@ class Start:
         params = self.parameters()
         begin(params)
         return self._create(trained_part(self._model.language_model, params))
-
-
-def _laid_out(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
 
 
 def cast(params: Params, dtype: str | None) -> Params:
