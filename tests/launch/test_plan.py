@@ -108,6 +108,31 @@ def test_programs_of_other_runs(tmp_path, run, task, algorithm, programs):
     assert ("average" in found["kept"]) == (algorithm == "nash_ema_pg")
 
 
+@pytest.mark.slow
+def test_adapters_beside_their_base(tmp_path):
+    run = f"--gin_file={write(tmp_path, 'online', 'prompts', 'ipo_md')}"
+    adapters = ["--gin_file=gin/runs/lora.gin", "--gin.LORA_RANK=2"]
+    (found,) = planned(tmp_path, run, *adapters, "--topology=cpu:1")
+    # [8, 2] and [2, 6] beside the queries and values of three attentions, float32.
+    adapter = 4 * 3 * 2 * (8 * 2 + 2 * 6)
+    kept = found["kept"]
+    assert kept["parameters"] == kept["reference"] == adapter
+    assert 2 * adapter <= kept["optimiser"] < 2 * adapter + 100
+    assert 2 * PARAMETERS <= kept["base"] < 2 * PARAMETERS + 200  # norms stay float32
+    assert list(found["programs"]) == ["sampler", "judge", "step"]
+    assert found["programs"]["step"]["memory"]["gradients"] == adapter
+
+
+@pytest.mark.slow
+def test_adapters_are_tried_where_nothing_else_helps(tmp_path, monkeypatch):
+    run = f"--gin_file={write(tmp_path, 'offline', 'comparisons', 'ipo')}"
+    wide = ["--gin.config.T5Config.emb_dim=16", "--gin.config.T5Config.head_dim=8"]
+    small_memory(monkeypatch, 4.5 * PARAMETERS)
+    found = planned(tmp_path, run, *wide, "--topology=cpu:1")
+    tried = [trial["settings"] for trial in found]
+    assert tried == [[], ["loop.Trainer.reference_dtype='bfloat16'"], ["gin/runs/lora.gin"]]
+
+
 def test_a_judge_in_python_is_no_program(tmp_path):
     run = write(tmp_path, "online", "prompts", "online_ipo")
     with open(run, "a") as file:
