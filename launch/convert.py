@@ -1,10 +1,11 @@
-"""Converts a T5 checkpoint to Hugging Face's format, to T5X's, or to one that launch.train resumes.
+"""Converts a checkpoint to Hugging Face's format, to T5X's, or to one that launch.train resumes.
 
     python -m launch.convert --from=MODEL_DIR --to=served --format=hugging_face --like=flan-t5-base
 
 `--from` may be a Hugging Face directory, a T5X checkpoint (legacy or Orbax), one of po_jax, or a
-directory of those, whose latest is taken. Nothing is overwritten, what was written is read back
-and compared, and the target appears only when it is whole.
+directory of those, whose latest is taken. An adapter is merged into its base, but for
+`--format=peft`, which writes the two files that PEFT puts on the base. Nothing is overwritten, what
+was written is read back and compared, and the target appears only when it is whole.
 """
 
 import argparse

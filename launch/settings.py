@@ -12,7 +12,7 @@ from po_jax.data import layouts, seqio_source
 from po_jax.data.corpus import BatchStream, Layout
 from po_jax.evaluation.along import along_training
 from po_jax.judges import Judge, RougeJudge
-from po_jax.language_model import LanguageModel, require_vocabulary
+from po_jax.language_model import LanguageModel, require_vocabulary, trained_part
 from po_jax.models.base import Model
 
 
@@ -80,8 +80,8 @@ def completion_length(lengths: Mapping[str, int]) -> int:
 
 
 def parameter_axes(language_model: LanguageModel) -> Any:
-    """The logical axis names of a model's parameters, for its optimiser."""
-    return language_model.parameter_axes()
+    """The logical axis names of the parameters that are trained, for their optimiser."""
+    return trained_part(language_model, language_model.parameter_axes())
 
 
 def check_checkpoints(**paths: str | Mapping[str, str] | None) -> None:

@@ -1,7 +1,7 @@
 """How everything but the networks knows a language model: pi(y | x) and the parts it is made of.
 
-`po_jax.t5` holds one, `po_jax.t5gemma` another. A further network needs these methods, and no
-change elsewhere.
+`po_jax.t5` holds one, `po_jax.t5gemma` another; `po_jax.lora` puts adapters on either. A further
+network needs these methods, and no change elsewhere.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,7 @@ class LanguageModel(Protocol):
     Attributes:
       vocab_size: ids that it has embeddings for.
       special_ids: padding, EOS, and the decoder's start.
+      frozen: parts of its parameters that are not trained; all are, but for adapters.
     """
 
     @property
@@ -50,6 +51,11 @@ class LanguageModel(Protocol):
 
     @property
     def special_ids(self) -> SpecialIds: ...
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Parts of its parameters, at the top of their tree, that are not trained."""
+        return ()
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters."""
@@ -110,6 +116,21 @@ class LanguageModel(Protocol):
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch length vocab"]:
         """Teacher-forced logits; segments tell packed examples apart."""
+
+
+def trained_part(model: LanguageModel, tree: Any) -> Any:
+    """What is trained of a tree of parameters, or of what stands for them; often all."""
+    return {name: tree[name] for name in tree if name not in model.frozen} if model.frozen else tree
+
+
+def frozen_part(model: LanguageModel, tree: Any) -> dict[str, Any]:
+    """What is not trained of a tree of parameters, or of what stands for them; often nothing."""
+    return {name: tree[name] for name in model.frozen}
+
+
+def joined(trained: Params, frozen: Params) -> Params:
+    """The parameters of a language model, of what is trained and what is not."""
+    return {**trained, **frozen} if frozen else trained
 
 
 def require_vocabulary(where: str, vocabulary: Vocabulary, model: LanguageModel) -> None:

@@ -146,6 +146,10 @@ class _ByLength:
     def special_ids(self) -> SpecialIds:
         return self.model.special_ids
 
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        return self.model.frozen
+
     def init(self, key: PRNGKeyArray) -> Params:
         return self.model.init(key)
 

@@ -30,6 +30,7 @@ LAYERS = (
     "like_lengths",
     "t5",
     "t5gemma",
+    "lora",
     "sampling",
     "data",
     "reporting",

@@ -19,26 +19,52 @@ POLICIES = ("a policy", "an SFT model")  # kinds that answer prompts; the others
 
 
 @dataclasses.dataclass(frozen=True)
+class AdapterFacts:
+    """What a checkpoint that holds an adapter alone says of it.
+
+    Attributes:
+      base: path of the checkpoint that is adapted.
+      fingerprint: of the base's parameters, as they are stored there.
+      scale: of the product of A and B.
+      dtype: that the base's matrices were kept in.
+    """
+
+    base: str
+    fingerprint: str
+    scale: float
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
 class About:
     """What is known of a checkpoint; None where it does not say.
 
     Attributes:
       kind: of model, in words, such as "a policy" or "a trained reward model".
       special_ids: of its vocabulary.
+      adapter: what the parameters are an adapter of; None where they are all of a model.
     """
 
     kind: str | None = None
     special_ids: SpecialIds | None = None
+    adapter: AdapterFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is saved."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        if self.adapter is None:
+            del content["adapter"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "About":
         """What was saved; nothing where other programs wrote it."""
-        kind, ids = content.get("kind"), content.get("special_ids")
-        return cls(kind, SpecialIds(**ids) if isinstance(ids, dict) else None)
+        ids, adapter = content.get("special_ids"), content.get("adapter")
+        return cls(
+            content.get("kind"),
+            SpecialIds(**ids) if isinstance(ids, dict) else None,
+            AdapterFacts(**adapter) if isinstance(adapter, dict) else None,
+        )
 
     @classmethod
     def read(cls, directory: epath.Path) -> "About":
@@ -74,6 +100,18 @@ class About:
             raise ValueError(
                 f"{where}: expected the language model's {special_ids}, got {self.special_ids} "
                 "(its special_ids can be set; a T5's padding is always 0)"
+            )
+
+    def require_base(self, where: str, model: "About") -> None:
+        """Holds it against a model that goes on from it.
+
+        Raises:
+          ValueError: if one of the two is an adapter of something else.
+        """
+        if self.adapter != model.adapter:
+            raise ValueError(
+                f"{where}: expected {model.adapter or 'a whole model'}, got "
+                f"{self.adapter or 'a whole model'}"
             )
 
     def require_start(self, where: str, model: "About") -> None:

@@ -13,6 +13,7 @@ from po_jax.checkpoints import (
     hugging_face_config,
     json_files,
     own,
+    peft,
     t5x_legacy,
     tokenizer,
     trees,
@@ -22,7 +23,7 @@ from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.checkpoints.load import Checkpoint, open_checkpoint
 
-Format = Literal["hugging_face", "t5x", "po_jax"]
+Format = Literal["hugging_face", "t5x", "po_jax", "peft"]
 FORMATS = Format.__args__
 
 
@@ -31,9 +32,9 @@ class Target:
     """What a checkpoint should become.
 
     Attributes:
-      format: of the target.
+      format: of the target; "peft" writes an adapter alone, all others the model that it makes.
       like: a Hugging Face directory whose config, family, tokenizer and other files the target
-        takes over; by default the source, where it is one.
+        takes over; by default the source or, of an adapter, its base, where it is one.
       dtype: of the written parameters; that of the source by default.
       family: Hugging Face's model type; by default that of `like` or of the source, else t5.
       activation: of the feed-forward layer, where neither has it; by default gelu if it is gated,
@@ -68,7 +69,7 @@ class Conversion:
       average: moving average of the parameters, as it is written.
       vocabulary: a SentencePiece model or tokenizer.json, "bytes", or a directory with one; None
         for none.
-      described: by which checkpoint: the source, or what the target shall be like.
+      described: by which checkpoint: the source, its base, or what the target shall be like.
     """
 
     source: Checkpoint
@@ -133,7 +134,7 @@ class Conversion:
         return {} if ids is None else hugging_face_config.special_ids_json(ids)
 
 
-def plan(source: epath.PathLike, target: Target) -> Conversion:
+def plan(source: epath.PathLike, target: Target) -> Conversion | peft.Export:
     """Opens a checkpoint and decides what of it goes where.
 
     Args:
@@ -144,8 +145,14 @@ def plan(source: epath.PathLike, target: Target) -> Conversion:
       ValueError: naming the option or the leaf that does not fit.
     """
     checkpoint = open_checkpoint(source)
+    if target.format == "peft":
+        if target != Target("peft"):
+            raise ValueError("expected no option beside the format peft, which keeps all as it is")
+        return peft.plan(checkpoint)
     where = str(checkpoint.path)
-    described = checkpoint if target.like is None else open_checkpoint(target.like)
+    described = checkpoint.base or checkpoint
+    if target.like is not None:
+        described = open_checkpoint(target.like)
     if target.like is not None and described.config is None:
         raise ValueError(f"{described.path}: expected a Hugging Face directory to be like.")
     family = target.family or described.family or "t5"

@@ -8,14 +8,17 @@ from typing import Any
 from etils import epath
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 import numpy as np
 
 from po_jax import files
 from po_jax.checkpoints import hugging_face, hugging_face_config, orbax, t5x_legacy, trees
 from po_jax.checkpoints import leaves as lazy
 from po_jax.checkpoints.about import About
+from po_jax.checkpoints.adapters import Adapter
 from po_jax.checkpoints.leaves import Leaf, Leaves
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, frozen_part, joined, trained_part
+from po_jax.lora import ADAPTER, BASE, LoRA
 from po_jax.partitioning import Partitioner
 from po_jax.types import Params
 
@@ -34,6 +37,8 @@ class Checkpoint:
       config: the network, where the checkpoint describes it.
       family: Hugging Face's model type, where the checkpoint names it.
       about: what it says of itself beside that.
+      adapter: where it holds an adapter alone; its parameters are then the base's, changed by it.
+      base: the checkpoint of that base.
     """
 
     path: epath.Path
@@ -45,6 +50,8 @@ class Checkpoint:
     config: hugging_face_config.Config | None = None
     family: str | None = None
     about: About = About()
+    adapter: Adapter | None = None
+    base: "Checkpoint | None" = None
 
 
 def open_checkpoint(path: epath.PathLike) -> Checkpoint:
@@ -71,11 +78,35 @@ def _open(path: epath.Path) -> Checkpoint:
         return dataclasses.replace(state, about=About.read(path))
     if tree := orbax.find(path):
         state = _training_state(path, "orbax", orbax.read(tree))
-        return dataclasses.replace(state, about=orbax.about(tree))
+        state = dataclasses.replace(state, about=orbax.about(tree))
+        return state if state.about.adapter is None else _with_base(state)
     raise ValueError(
         f"{path}: expected a Hugging Face directory ({hugging_face.CONFIG}), a T5X or po_jax "
         f"checkpoint ({t5x_legacy.INDEX} or {orbax.METADATA}) or a directory of those, got "
         f"{_listing(path)}."
+    )
+
+
+def _with_base(state: Checkpoint) -> Checkpoint:
+    """The model that an adapter and its base make."""
+    facts = state.about.adapter
+    assert facts is not None
+    try:
+        base = open_checkpoint(facts.base)
+    except ValueError as error:
+        raise ValueError(f"{state.path} is an adapter; its base: {error}") from error
+    leaves = {name.removeprefix(f"{ADAPTER}/"): leaf for name, leaf in state.parameters.items()}
+    adapter = Adapter(str(state.path), leaves, base.parameters, facts)
+    return dataclasses.replace(
+        state,
+        about=dataclasses.replace(state.about, adapter=None),
+        parameters=adapter.merged(),
+        slots={},
+        average={},
+        config=base.config,
+        family=base.family,
+        adapter=adapter,
+        base=base,
     )
 
 
@@ -183,6 +214,11 @@ def load_parameters(
     checkpoint.about.require(f"{checkpoint.path}", kinds, model.special_ids)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     shardings = partitioner.shardings(shapes, model.parameter_axes())
+    if isinstance(model, LoRA):
+        like = jax.tree.map(lambda x, sharding: x.update(sharding=sharding), shapes, shardings)
+        frozen = load_frozen(checkpoint, frozen_part(model, like))
+        trained = load_trained(checkpoint, model, trained_part(model, like), jax.random.key(0))
+        return joined(trained, frozen)
     like = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, jnp.dtype(dtype), sharding=sharding
@@ -191,6 +227,42 @@ def load_parameters(
         shardings,
     )
     return load(checkpoint, like)
+
+
+def load_frozen(checkpoint: Checkpoint, like: Params) -> Params:
+    """What is not trained where a run with adapters starts from a checkpoint: its base.
+
+    Args:
+      checkpoint: of a whole model, which becomes the base, or of an adapter.
+      like: see `load`.
+
+    Raises:
+      ValueError: what `load` raises, and if the base of an adapter has changed.
+    """
+    if checkpoint.adapter is not None:
+        checkpoint.adapter.check_base()
+    return {BASE: load(checkpoint.base or checkpoint, like[BASE])}
+
+
+def load_trained(checkpoint: Checkpoint, model: LoRA, like: Params, key: PRNGKeyArray) -> Params:
+    """What is trained where a run with adapters starts from a checkpoint.
+
+    Args:
+      checkpoint: of an adapter, which goes on; or of a whole model, which is given a fresh one.
+      model: the language model.
+      like: see `load`.
+      key: of a fresh adapter.
+
+    Raises:
+      ValueError: what `load` raises, and if the adapter is of another kind.
+    """
+    if checkpoint.adapter is None:
+        shardings = jax.tree.map(lambda x: x.sharding, like)
+        fresh = jax.jit(lambda key: trained_part(model, model.init(key)), out_shardings=shardings)
+        return fresh(key)
+    checkpoint.adapter.check_fit(model.scale, model.base_dtype)
+    leaves = dataclasses.replace(checkpoint, parameters=checkpoint.adapter.leaves)
+    return {ADAPTER: load(leaves, like[ADAPTER])}
 
 
 def _by_path(tree: Any) -> tuple[dict[str, Any], Any]:

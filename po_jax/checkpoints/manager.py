@@ -239,6 +239,7 @@ class CheckpointManager:
         found = orbax.about(folder / "state")
         try:
             found.require(f"{folder}", (wanted.kind,), wanted.special_ids)
+            found.require_base(f"{folder}", wanted)
         except ValueError as error:
             raise _WrongModel(str(error)) from error
 

@@ -129,6 +129,11 @@ class _Shapes:
         self._partitioner = dataclasses.replace(trainer.partitioner, lengths=Lengths((1.0,)))
         model = trainer.model
         self._language_model = model.language_model
+        if self._language_model.frozen:
+            raise ValueError(
+                "plan: expected a run that trains all parameters, got one with adapters, which are "
+                "not planned yet"
+            )
         average = trainer.updates.average_decay is not None
 
         def create(key):

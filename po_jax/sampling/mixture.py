@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from po_jax.language_model import LanguageModel
 from po_jax.partitioning import row_parts, shard, whole_parameters
+from po_jax.sampling.decoders import Decoders, Logits, decoders
 from po_jax.sampling.stages import Stage, fits, pack, stages
 from po_jax.sampling.strategy import Strategy, choose
 from po_jax.types import Params, Rollout
@@ -56,7 +57,8 @@ def sample(
       model: of policy and partner, static.
       strategy: how tokens are drawn, static.
       policy: parameters of pi.
-      partner: parameters of mu, or None, which leaves mu out: then every beta must be 0.
+      partner: parameters of mu, or None, which leaves mu out: then every beta must be 0. Without
+        the model's frozen parts it has the policy's, and a step reads them once for both.
       prompt: token ids.
       beta: weight of the partner in each completion's mixture, in [0, 1].
       key: randomness of all rows.
@@ -67,13 +69,12 @@ def sample(
     """
     batch, samples = beta.shape
     rows, length = batch * samples, strategy.max_length
-    given = (policy,) if partner is None else (policy, partner)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
     uniform = jax.vmap(lambda row_key: jax.random.uniform(row_key, (length,)))(row_keys)
     loop = _Loop(
         model,
         strategy,
-        params=tuple(model.for_sampling(params) for params in given),
+        decoders=decoders(model, policy, partner),
         beta=beta.reshape(rows, 1),
         uniform=shard(uniform, "batch", "length"),
     )
@@ -88,14 +89,14 @@ class _Loop:
 
     Attributes:
       model, strategy: as of `sample`.
-      params: of the policy and, where there is one, of the partner.
+      decoders: the policy's and, where there is one, the partner's.
       beta: weight of the partner in each row.
       uniform: the random number of each row and position.
     """
 
     model: LanguageModel
     strategy: Strategy
-    params: tuple[Params, ...]
+    decoders: Decoders
     beta: Float[Array, "rows 1"]
     uniform: Float[Array, "rows length"]
 
@@ -107,16 +108,13 @@ class _Loop:
             step=jnp.zeros((), jnp.int32),
             token=jnp.full((rows,), ids.start, jnp.int32),
             running=jnp.ones((rows,), bool),
-            caches=tuple(
-                self.model.prefill(params, self.model.encode(params, prompt), samples, length)
-                for params in self.params
-            ),
+            caches=self.decoders.begin(prompt, samples, length),
             written=Rollout(
                 prompt=None,
                 completion=jnp.full((rows, length), ids.pad, jnp.int32),
                 mask=jnp.zeros((rows, length), bool),
                 policy_logprob=empty,
-                partner_logprob=None if len(self.params) == 1 else empty,
+                partner_logprob=None if self.decoders.count == 1 else empty,
                 behaviour_logprob=empty,
             ),
         )
@@ -140,9 +138,7 @@ class _Loop:
             step=state.step,
             token=packing.rows(state.token),
             running=packing.rows(state.running) & packing.taken.reshape(-1),
-            caches=tuple(
-                self.model.take(cache, packing.prompts, packing.rows) for cache in state.caches
-            ),
+            caches=self.decoders.take(state.caches, packing.prompts, packing.rows),
             written=jax.tree.map(packing.rows, state.written),
         )
         return jax.tree.map(packing.back, state.written, smaller.finish(rest, later))
@@ -150,11 +146,7 @@ class _Loop:
     def advance(self, state: _State) -> _State:
         """Draws a token for every row that has not ended."""
         ids = self.model.special_ids
-        extended = [
-            self.model.extend(params, cache, state.token)
-            for params, cache in zip(self.params, state.caches, strict=True)
-        ]
-        logits = [own for own, _ in extended]
+        logits, caches = self.decoders.extend(state.caches, state.token)
         weights = self.strategy.weights(self._mixed(logits, state.step))
         token, total = choose(weights, self.uniform[:, state.step])
         token = jnp.where(state.running, token, ids.pad)
@@ -175,7 +167,7 @@ class _Loop:
             step=state.step + 1,
             token=token,
             running=state.running & (token != ids.eos),
-            caches=tuple(cache for _, cache in extended),
+            caches=caches,
             written=Rollout(
                 prompt=None,
                 completion=write(written.completion, token),
@@ -186,9 +178,7 @@ class _Loop:
             ),
         )
 
-    def _mixed(
-        self, logits: list[Float[Array, "rows vocab"]], step: Int[Array, ""]
-    ) -> Float[Array, "rows vocab"]:
+    def _mixed(self, logits: Logits, step: Int[Array, ""]) -> Float[Array, "rows vocab"]:
         """The mixture's logits, without EOS where it is too early for it."""
         mixed = logits[0]
         if len(logits) == 2:

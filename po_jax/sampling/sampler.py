@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 import numpy as np
 
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, trained_part
 from po_jax.like_lengths import reading_by_length
 from po_jax.partitioning import Partitioner, collect, filled_batches
 from po_jax.sampling.mixture import sample
@@ -45,7 +45,8 @@ class Sampler:
 
         Args:
           policy: parameters of pi.
-          partner: parameters of mu, for beta > 0 or log mu of what is drawn; or None.
+          partner: parameters of mu, for beta > 0 or log mu of what is drawn; or None. Frozen parts
+            that are the policy's very own are read once for both.
           prompt: token ids.
           beta: weight of the partner in the mixture that each of a prompt's completions is from.
           key: randomness of all prompts.
@@ -65,9 +66,15 @@ class Sampler:
             )
         weights = np.broadcast_to(np.asarray(beta, np.float32), (len(prompt), len(beta)))
         prompt, weights = self.partitioner.distribute((prompt, weights))
+        if partner is not None and self._differ_in_the_trained_alone(policy, partner):
+            partner = trained_part(self.language_model, partner)
         model = reading_by_length(self.language_model, self.partitioner.lengths)
         with self.partitioner.activate():
             return sample(model, self.strategy, policy, partner, prompt, weights, key)
+
+    def _differ_in_the_trained_alone(self, policy: Params, partner: Params) -> bool:
+        frozen = self.language_model.frozen
+        return bool(frozen) and all(policy[name] is partner[name] for name in frozen)
 
     def draw_all(
         self,

@@ -46,6 +46,7 @@ class EncoderDecoder:
         the backward pass a second product with the output head.
       special_ids: of the checkpoint's vocabulary.
       kept_float32: names of parameters that the network reads in float32, whatever its dtype.
+      frozen: parts of the parameters that are not trained: none.
     """
 
     config: Any
@@ -53,6 +54,7 @@ class EncoderDecoder:
     special_ids: SpecialIds = SpecialIds()
 
     kept_float32: ClassVar[tuple[str, ...]] = ()
+    frozen: ClassVar[tuple[str, ...]] = ()
 
     @property
     def module(self) -> nn.Module:

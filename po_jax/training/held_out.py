@@ -86,7 +86,7 @@ class PolicyEvaluation:
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Samples, judges and counts."""
         facts, texts = [], []
-        same = bool(_equal(state.params, self._run.reference))
+        same = bool(_equal(self._run.join(state.params), self._run.reference))
         for index, batch in enumerate(self._prompts):
             check()
             rollout = self._draw(self._sampler, index, batch, state, "evaluation")
@@ -137,9 +137,8 @@ class PolicyEvaluation:
     ) -> Rollout:
         """One completion of pi and one of mu for each prompt, in one program."""
         key = purpose_key(self._run.key, index, purpose)
-        drawn = sampler.draw(
-            state.params, self._run.reference, batch.arrays["prompt"], (0.0, 1.0), key
-        )
+        policy = self._run.join(state.params)
+        drawn = sampler.draw(policy, self._run.reference, batch.arrays["prompt"], (0.0, 1.0), key)
         return sampler.fitted(drawn)
 
     def _texts(self, batch: Batch, rollout: Rollout) -> list[str]:
@@ -172,6 +171,7 @@ class SupervisedEvaluation:
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Means over the examples."""
+        params = self._run.join(state.params)
         total: Any = None
         for batch in islice(self._examples.one_pass(), self._max_batches):
             jax.block_until_ready(total)  # A signal waits for one batch, not for all in the queue.
@@ -180,7 +180,7 @@ class SupervisedEvaluation:
             weights = arrays["decoder_loss_weights"]
             arrays["decoder_loss_weights"] = weights * batch.valid[:, None].astype(weights.dtype)
             with self._run.partitioner.activate():
-                metrics = self._evaluate(state.params, self._run.partitioner.distribute(arrays))
+                metrics = self._evaluate(params, self._run.partitioner.distribute(arrays))
             total = metrics if total is None else merge(total, metrics)
         return {name: float(metric.compute()) for name, metric in total.items()}, ""
 
@@ -206,11 +206,12 @@ class JudgeEvaluation:
 
     def __call__(self, state: TrainState) -> tuple[dict[str, float], str]:
         """Agreement, in both orders where the judge reads pairs; absent where all labels tie."""
+        params = self._run.join(state.params)
         total = Mean(0.0, 0.0)
         for batch in islice(self._comparisons.one_pass(), self._max_batches):
             check()
             with self._run.partitioner.activate():
-                score = self._score(state.params, self._run.partitioner.distribute(batch.arrays))
+                score = self._score(params, self._run.partitioner.distribute(batch.arrays))
             # Rows that fill up the batch tie.
             preference = np.where(batch.valid, batch.arrays["preference"], 0.5)
             total = total.merge(agreement(jnp.asarray(collect(score)), jnp.asarray(preference)))

@@ -124,6 +124,11 @@ class Trainer:
                 raise ValueError(f"Trainer.{name}: expected 1 or more, got {value}")
         if self.early_stopping is not None and not self.evaluations:
             raise ValueError("Trainer.early_stopping: expected evaluations to go by, got none")
+        if self.reference_dtype is not None and self.model.language_model.frozen:
+            raise ValueError(
+                "Trainer.reference_dtype: expected None where the reference shares the policy's "
+                f"frozen parameters, got {self.reference_dtype!r}"
+            )
         root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
 
@@ -187,6 +192,7 @@ class _Training:
             partitioner=trainer.partitioner,
             key=self._key,
             directory=epath.Path(trainer.model_dir),
+            join=start.join,
         )
         data = trainer.read()
         trainer.partitioner.check_batch(data.batch_size, trainer.updates.micro_batches)
@@ -206,8 +212,11 @@ class _Training:
             trainer.optimizer,
             trainer.partitioner,
             start.shardings,
+            *start.frozen_shardings,
             **dataclasses.asdict(trainer.updates),
         )
+        self._frozen = [start.frozen] if start.frozen_shardings else []
+        self._about = start.about
         self._clock = StageClock()
         # An evaluation that was cut short may have been made since, and recorded.
         kept = self._first if self._evaluated else self._first - 1
@@ -291,7 +300,7 @@ class _Training:
     def _take_step(self) -> None:
         batch, facts = self._feed.batch(self._step, self.state, self._clock)
         began = time.monotonic()
-        self.state, metrics = self._train_step(self.state, batch, self._key)
+        self.state, metrics = self._train_step(self.state, batch, self._key, *self._frozen)
         self._clock.queued("updating", began, metrics)
         self._step += 1
         self._reporter.step(self._step, {**metrics, **facts})
@@ -339,8 +348,7 @@ class _Training:
             progress = {"evaluated": self._evaluated, **self._reporter.progress()}
             if self._followed is not None:
                 progress["early_stopping"] = self._followed
-            about = self._trainer.model.about()
-            self._manager.save(self._step, self.state, results, about, progress)
+            self._manager.save(self._step, self.state, results, self._about, progress)
 
 
 def _console() -> TextIO | None:

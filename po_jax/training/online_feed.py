@@ -169,12 +169,14 @@ class OnlineFeed:
     ) -> list[Rollout]:
         partner = None
         if self._mixes:
-            partner = state.average if self._against_average else self._run.reference
+            average = self._against_average
+            partner = self._run.join(state.average) if average else self._run.reference
         if self._candidates is not None:
             betas = betas[:1] * self._candidates
         key = purpose_key(self._run.key, step, "sampling")
+        policy = self._run.join(state.params)
         return [
-            self._sampler.draw(state.params, partner, prompt, betas, jax.random.fold_in(key, index))
+            self._sampler.draw(policy, partner, prompt, betas, jax.random.fold_in(key, index))
             for index, prompt in enumerate(np.split(host.arrays["prompt"], self._pieces))
         ]
 

@@ -27,6 +27,7 @@ FACTOR_RULES = {
     "kv": "column",
     "joined_kv": "column",
     "relpos_buckets": None,
+    "rank": None,
     "layers": "batch",
 }
 

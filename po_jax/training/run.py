@@ -26,6 +26,7 @@ class Run:
       partitioner: where arrays go.
       key: the root of all randomness.
       directory: of the run's files.
+      join: makes the language model's parameters of those that are trained.
     """
 
     language_model: LanguageModel
@@ -33,6 +34,7 @@ class Run:
     partitioner: Partitioner
     key: PRNGKeyArray
     directory: epath.PathLike
+    join: Callable[[Params], Params] = lambda trained: trained
 
     @functools.cached_property
     def reference(self) -> Params:

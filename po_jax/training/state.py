@@ -1,4 +1,7 @@
-"""What training changes and a checkpoint holds: step, parameters, optimiser, moving average."""
+"""What training changes and a checkpoint holds: step, parameters, optimiser, moving average.
+
+What a language model has beside the parameters that are trained is no part of it.
+"""
 
 from typing import Any
 
@@ -17,7 +20,7 @@ class TrainState:
 
     Attributes:
       step: int32, updates so far.
-      params: parameters, the only thing that is differentiated.
+      params: parameters that are trained, the only thing that is differentiated.
       optimizer_state: of the optax transformation.
       average: moving average of the parameters (Nash-EMA's opponent), or None.
     """

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 import optax
 
+from po_jax.language_model import joined
 from po_jax.lengths import Lengths
 from po_jax.like_lengths import at_own_length, grouped, number_of_groups
 from po_jax.metrics import Mean, Metric, Sum
@@ -75,12 +76,14 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     partitioner: Partitioner,
     shardings: TrainState,
-    *,
+    *frozen: Any,
     micro_batches: int = 1,
     max_gradient_norm: float | None = None,
     average_decay: float | None = None,
-) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Metric]]]:
+) -> Callable[..., tuple[TrainState, dict[str, Metric]]]:
     """The jitted step `(state, batch, root_key) -> (state, metrics)`; the old state is consumed.
+
+    Where parameters are frozen, they are its fourth argument, which stays as it is.
 
     Metrics are the model's and "gradient_norm", before clipping, and "non_finite", the number of
     steps whose loss or gradient was not finite: they stay on the device until they are read.
@@ -90,6 +93,7 @@ def make_train_step(
       optimizer: turns gradients into updates; any transformation of optax.
       partitioner: the mesh and its rules.
       shardings: of the state, from `state_shardings`.
+      *frozen: shardings of the parameters that are not trained, where there are any.
       micro_batches: pieces, at least, that a batch is processed in, to save memory.
       max_gradient_norm: a gradient of a larger global norm is scaled down to it.
       average_decay: share of the moving average that stays at each step; for states with one.
@@ -99,14 +103,22 @@ def make_train_step(
         or if a state with a moving average meets no `average_decay`, or the other way round.
     """
 
-    def train_step(state, batch, root_key):
+    def train_step(state, batch, root_key, *frozen):
+        def loss_fn(trained, batch, dropout_key):
+            return model.loss_fn(joined(trained, *frozen), batch, dropout_key)
+
         _check_average(state, average_decay)
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
         with partitioner.activate():
             pieces = _pieces(partitioner, batch, micro_batches)
             grads, metrics = accumulate_gradients(
-                model.loss_fn, state.params, batch, dropout_key, pieces, partitioner.lengths
+                loss_fn if frozen else model.loss_fn,
+                state.params,
+                batch,
+                dropout_key,
+                pieces,
+                partitioner.lengths,
             )
         norm = optax.tree.norm(grads)
         if max_gradient_norm is not None:
@@ -125,7 +137,7 @@ def make_train_step(
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(shardings, partitioner.batch, partitioner.replicated),
+        in_shardings=(shardings, partitioner.batch, partitioner.replicated, *frozen),
         out_shardings=(shardings, partitioner.replicated),
     )
 

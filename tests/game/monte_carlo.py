@@ -12,6 +12,7 @@ from po_jax.game.equilibrium import Game
 from po_jax.game.gradients import expected_loss
 from po_jax.game.language import Player, TableJudge
 from po_jax.judges import Pairs
+from po_jax.language_model import trained_part
 from po_jax.logprobs import sequence_logprob
 from po_jax.sampling import Strategy, sample
 from po_jax.types import PreferenceBatch
@@ -85,12 +86,14 @@ def sampled_slopes(contest, objective, betas, directions, *, batches, pairs, see
 def _draw(contest, betas, batches, pairs, seed):
     """Preference batches from the sampler and the tables: leaves are [batches, rows, ...]."""
     player, prompt = contest.players[0], contest.prompts
+    # With adapters, policy and reference are drawn from as in training: in one pass.
+    partner = trained_part(player.model, contest.reference)
     length = player.tree.tokens.shape[1]
     rollout = sample(
         player.model,
         Strategy(max_length=length),
         contest.policy,
-        contest.reference,
+        partner,
         prompt,
         jnp.tile(jnp.asarray(betas, jnp.float32), (len(prompt), batches * pairs)),
         jax.random.key(seed),

@@ -17,6 +17,7 @@ from po_jax.game import algorithms, preferences
 from po_jax.game.autoregressive import all_completions, token_mixture
 from po_jax.game.language import Player
 from po_jax.language_model import SpecialIds
+from po_jax.lora import LoRA
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
@@ -65,9 +66,22 @@ MODELS = {
         special_ids=SpecialIds(pad=0, eos=1, start=2),
     ),
 }
+MODELS["lora"] = LoRA(MODELS["t5"], rank=4, alpha=8.0, targets=".*")
 # How far a policy is from the reference: enough for a gradient that its standard errors are small
 # beside, but not so far that the reference's completions are never drawn.
-SHARES = {"t5": 0.4, "t5gemma": 0.7}
+SHARES = {"t5": 0.4, "t5gemma": 0.7, "lora": 1.0}
+
+
+def adapters(model, seeds):
+    """Parameters of one base whose adapters have been somewhere."""
+    params = jax.jit(model.init)(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(params["adapter"])
+    for seed in seeds:
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        moved = [
+            x + 0.3 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)
+        ]
+        yield {**params, "adapter": structure.unflatten(moved)}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +90,10 @@ def contest(request):
     name = getattr(request, "param", "t5")
     model, share = MODELS[name], SHARES[name]
     with jax.enable_x64(False):
-        reference, other = (jax.jit(model.init)(jax.random.key(seed)) for seed in (0, 1))
+        if isinstance(model, LoRA):
+            reference, other = adapters(model, (1, 2))
+        else:
+            reference, other = (jax.jit(model.init)(jax.random.key(seed)) for seed in (0, 1))
         policy = jax.tree.map(lambda r, o: (1 - share) * r + share * o, reference, other)
     prompts = jnp.array([[3, 4, 1, 0], [2, 2, 3, 1]], jnp.int32)
     players = [Player(model, prompt, TREE) for prompt in prompts]
@@ -116,7 +133,10 @@ ESTIMATORS = {
 
 
 CASES = [("t5", name) for name in ESTIMATORS] + [
-    ("t5gemma", name) if name == "ipo_md" else pytest.param("t5gemma", name, marks=pytest.mark.slow)
+    (model, name)
+    if (model, name) == ("t5gemma", "ipo_md")
+    else pytest.param(model, name, marks=pytest.mark.slow)
+    for model in ("t5gemma", "lora")
     for name in ESTIMATORS
 ]
 
