@@ -150,10 +150,6 @@ class _ByLength:
     def frozen(self) -> tuple[str, ...]:
         return self.model.frozen
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        return self.model.frozen
-
     def init(self, key: PRNGKeyArray) -> Params:
         return self.model.init(key)
 
