@@ -23,7 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from", dest="source", required=True, help="the checkpoint")
     parser.add_argument("--to", required=True, help="the directory to make")
-    parser.add_argument("--format", required=True, choices=convert.FORMATS)
+    formats = (*convert.FORMATS, *convert.OF_ADAPTERS)
+    parser.add_argument("--format", required=True, choices=formats)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="kept if absent"
     )

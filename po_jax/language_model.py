@@ -43,6 +43,7 @@ class LanguageModel(Protocol):
     Attributes:
       vocab_size: ids that it has embeddings for.
       special_ids: padding, EOS, and the decoder's start.
+      has_dropout: whether what is given a dropout key depends on it.
       frozen: parts of its parameters that are not trained; all are, but for adapters.
     """
 
@@ -51,6 +52,9 @@ class LanguageModel(Protocol):
 
     @property
     def special_ids(self) -> SpecialIds: ...
+
+    @property
+    def has_dropout(self) -> bool: ...
 
     @property
     def frozen(self) -> tuple[str, ...]:

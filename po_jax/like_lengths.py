@@ -147,6 +147,10 @@ class _ByLength:
         return self.model.special_ids
 
     @property
+    def has_dropout(self) -> bool:
+        return self.model.has_dropout
+
+    @property
     def frozen(self) -> tuple[str, ...]:
         return self.model.frozen
 

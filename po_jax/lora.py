@@ -100,6 +100,11 @@ class LoRA:
     def special_ids(self) -> SpecialIds:
         return self.base.special_ids
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether anything is dropped where there is a dropout key."""
+        return self.dropout_rate > 0.0 or self.base.has_dropout
+
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """The shapes of A and B, by the path of the kernel."""
         return {path: shapes for path, (shapes, _) in _targets(self).items()}

@@ -182,9 +182,9 @@ def gradient():
     return step(partitioner(1, SHARES[1]))[:2]
 
 
-def step(mesh, **options):
+def step(mesh, language_model=MODEL, **options):
     """The update of gradient descent, metrics, and programs after two batches."""
-    model = PolicyModel(language_model=MODEL, objective=small_run.IPO)
+    model = PolicyModel(language_model=language_model, objective=small_run.IPO)
     optimizer = optax.sgd(1.0)
     state, shardings = fresh_state(MODEL.init, MODEL.parameter_axes(), optimizer, mesh)
     before = jax.device_get(state.params)
@@ -202,7 +202,17 @@ def test_a_step_is_the_same_and_compiles_once(devices, micro_batches, gradient):
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient[0]))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(gradient[0]), strict=True):
         np.testing.assert_allclose(one / largest, other / largest, atol=1e-5)
-    for name, metric in gradient[1].items():
+    assert_metrics_are(gradient[1], metrics)
+
+
+def test_with_dropout_rows_stay_where_they_are():
+    dropping = T5LM(dataclasses.replace(MODEL.config, dropout_rate=0.3))
+    one, two = (step(partitioner(devices), dropping)[1] for devices in (1, 2))
+    assert_metrics_are(one, two)
+
+
+def assert_metrics_are(expected, metrics):
+    for name, metric in expected.items():
         np.testing.assert_allclose(
             metrics[name].compute(), metric.compute(), rtol=1e-5, atol=1e-6, err_msg=name
         )

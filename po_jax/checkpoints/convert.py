@@ -23,8 +23,9 @@ from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.checkpoints.load import Checkpoint, open_checkpoint
 
-Format = Literal["hugging_face", "t5x", "po_jax", "peft"]
-FORMATS = Format.__args__
+Format = Literal["hugging_face", "t5x", "po_jax"]  # of whole models
+Adapters = Literal["peft"]
+FORMATS, OF_ADAPTERS = Format.__args__, Adapters.__args__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Target:
         the moving average of the parameters.
     """
 
-    format: Format
+    format: Format | Adapters
     like: epath.PathLike | None = None
     dtype: str | None = None
     family: str | None = None

@@ -70,6 +70,11 @@ class Model:
         """What a checkpoint says of it beside the parameters."""
         return About(self.kind, self.language_model.special_ids)
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a loss with a key depends on it."""
+        return self.language_model.has_dropout
+
     def parameter_axes(self) -> Any:
         """The tree of the parameters' logical axis names."""
         return self.language_model.parameter_axes()

@@ -62,6 +62,11 @@ class EncoderDecoder:
         raise NotImplementedError
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether anything is dropped where there is a dropout key."""
+        return self.config.dropout_rate > 0.0
+
+    @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
 

@@ -27,7 +27,13 @@ class Trainable(Protocol):
 
     Its metrics hold "loss", which tells how the losses of parts of a batch make the loss of the
     batch: a `Mean` is averaged with its counts as weights, a `Sum` is added up.
+
+    Attributes:
+      has_dropout: whether a loss depends on its key.
     """
+
+    @property
+    def has_dropout(self) -> bool: ...
 
     def loss_fn(
         self, params: Params, batch: Batch, dropout_rng: PRNGKeyArray | None
@@ -83,8 +89,6 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, dict[str, Metric]]]:
     """The jitted step `(state, batch, root_key) -> (state, metrics)`; the old state is consumed.
 
-    Where parameters are frozen, they are its fourth argument, which stays as it is.
-
     Metrics are the model's and "gradient_norm", before clipping, and "non_finite", the number of
     steps whose loss or gradient was not finite: they stay on the device until they are read.
 
@@ -93,7 +97,7 @@ def make_train_step(
       optimizer: turns gradients into updates; any transformation of optax.
       partitioner: the mesh and its rules.
       shardings: of the state, from `state_shardings`.
-      *frozen: shardings of the parameters that are not trained, where there are any.
+      *frozen: shardings of parameters that are not trained, the step's fourth argument, if any.
       micro_batches: pieces, at least, that a batch is processed in, to save memory.
       max_gradient_norm: a gradient of a larger global norm is scaled down to it.
       average_decay: share of the moving average that stays at each step; for states with one.
@@ -104,21 +108,14 @@ def make_train_step(
     """
 
     def train_step(state, batch, root_key, *frozen):
-        def loss_fn(trained, batch, dropout_key):
-            return model.loss_fn(joined(trained, *frozen), batch, dropout_key)
-
         _check_average(state, average_decay)
         partitioner.check_batch(jax.tree.leaves(batch)[0].shape[0], micro_batches)
         dropout_key = purpose_key(root_key, state.step, "dropout")
         with partitioner.activate():
-            pieces = _pieces(partitioner, batch, micro_batches)
+            pieces, lengths = _pieces(model, partitioner, batch, micro_batches)
+            loss_fn = _of_trained(model.loss_fn, *frozen)
             grads, metrics = accumulate_gradients(
-                loss_fn if frozen else model.loss_fn,
-                state.params,
-                batch,
-                dropout_key,
-                pieces,
-                partitioner.lengths,
+                loss_fn, state.params, batch, dropout_key, pieces, lengths
             )
         norm = optax.tree.norm(grads)
         if max_gradient_norm is not None:
@@ -142,12 +139,23 @@ def make_train_step(
     )
 
 
-def _pieces(partitioner: Partitioner, batch: Batch, micro_batches: int) -> int:
+def _of_trained(loss_fn: LossFn, *frozen: Params) -> LossFn:
+    """The loss of the parameters that are trained; the same where all are."""
+    if not frozen:
+        return loss_fn
+    return lambda trained, batch, key: loss_fn(joined(trained, *frozen), batch, key)
+
+
+def _pieces(
+    model: Trainable, partitioner: Partitioner, batch: Batch, micro_batches: int
+) -> tuple[int, Lengths]:
     """As many as the rows' lengths are worth, where no copies of the model must add up gradients
-    after each piece."""
+    after each piece; and the lengths that rows are cut to."""
+    # What is dropped depends on where a row stands: with dropout all stay, on any mesh.
+    lengths = Lengths((1.0,)) if model.has_dropout else partitioner.lengths
     if partitioner.copies > 1:
-        return micro_batches
-    return number_of_groups(partitioner.lengths, batch, micro_batches)
+        return micro_batches, lengths
+    return number_of_groups(lengths, batch, micro_batches), lengths
 
 
 def _check_average(state: TrainState, average_decay: float | None) -> None:

@@ -69,6 +69,7 @@ class Regression:
     """
 
     summed: bool = False
+    has_dropout = True
 
     def loss_fn(self, params, batch, dropout_rng):
         error = batch["x"] @ params["w"] + params["b"][None] - batch["y"]
