@@ -15,7 +15,9 @@ take turns:
 
 An IPO step is log mu and log pi of both summaries, loss, gradient and AdamW; a step of IPO-MD
 draws, has a T5 of the policy's size judge in both orders, and updates. Ratios are medians over
-rounds. The machine must be otherwise idle. float32, all cores.
+rounds. The machine must be otherwise idle, or seconds be those of the processor, on one core
+(`taskset -c 0 ... --processor_time`), which say how much is computed and not how long it takes.
+float32, all cores.
 """
 
 import argparse
@@ -290,7 +292,7 @@ def plain(size):
     return Plain(**SIZES[size])
 
 
-def contest(make, size, file, batch):
+def contest(make, size, file, batch, now):
     """Does what each line says for all posts, and says how many seconds it took."""
     contestant = make(size)
     with np.load(file) as data:
@@ -299,11 +301,11 @@ def contest(make, size, file, batch):
         order = np.argsort((prompt > 0).sum(axis=-1), kind="stable")
         prompt, completion = prompt[order], completion[order]
     for line in sys.stdin:
-        began = time.perf_counter()
+        began = now()
         for at in range(0, len(prompt), batch):
             rows = slice(at, at + batch)
             getattr(contestant, line.strip())(prompt[rows], completion[rows])
-        print("took", time.perf_counter() - began, flush=True)
+        print("took", now() - began, flush=True)
 
 
 def process(kind, checkout, *given):
@@ -347,7 +349,9 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="posts")
     parser.add_argument("--limits", nargs=2, type=int, default=[512, 64], help="tokens")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processor_time", action="store_true", help="where others compute, too")
     args = parser.parse_args()
+    clock = "process_time" if args.processor_time else "perf_counter"
     prompt, completion = posts(args.posts, args.limits)
     lengths = [(rows > 0).sum(axis=-1).ravel() for rows in (prompt, completion)]
     print(f"{cpu()}, {len(os.sched_getaffinity(0))} cores; {len(prompt)} posts")
@@ -357,12 +361,12 @@ def main():
         file = Path(folder) / "posts.npz"
         np.savez(file, prompt=prompt, completion=completion)
         for size in args.sizes:
-            contestants = {"po_jax": process("ours", HERE, size, file, args.batch)}
+            contestants = {"po_jax": process("ours", HERE, size, file, args.batch, clock)}
             if args.former:
                 former = args.former.resolve()
-                contestants["former"] = process("ours", former, size, file, args.batch)
+                contestants["former"] = process("ours", former, size, file, args.batch, clock)
             for name in args.opponents:
-                contestants[name] = process(name, HERE, size, file, args.batch)
+                contestants[name] = process(name, HERE, size, file, args.batch, clock)
             for what in args.what:
                 report(size, what, contestants, args.rounds, int(lengths[1].sum()))
             for contestant in contestants.values():
@@ -390,7 +394,8 @@ def report(size, what, contestants, rounds, tokens):
 
 if __name__ == "__main__":
     if sys.argv[1] == "contest":
-        kind, size, file, batch = sys.argv[2:]
-        contest({"ours": ours, "plain": plain}[kind], size, file, int(batch))
+        kind, size, file, batch, clock = sys.argv[2:]
+        make, now = {"ours": ours, "plain": plain}[kind], getattr(time, clock)
+        contest(make, size, file, int(batch), now)
     else:
         main()
