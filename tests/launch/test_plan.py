@@ -112,13 +112,15 @@ def test_programs_of_other_runs(tmp_path, run, task, algorithm, programs):
 def test_adapters_beside_their_base(tmp_path):
     run = f"--gin_file={write(tmp_path, 'online', 'prompts', 'ipo_md')}"
     adapters = ["--gin_file=gin/runs/lora.gin", "--gin.LORA_RANK=2"]
-    (found,) = planned(tmp_path, run, *adapters, "--topology=cpu:1")
+    with jax.numpy_dtype_promotion("standard"):  # optax.adamw
+        (found,) = planned(tmp_path, run, *adapters, "--topology=cpu:1")
     # [8, 2] and [2, 6] beside the queries and values of three attentions, float32.
     adapter = 4 * 3 * 2 * (8 * 2 + 2 * 6)
     kept = found["kept"]
     assert kept["parameters"] == kept["reference"] == adapter
     assert 2 * adapter <= kept["optimiser"] < 2 * adapter + 100
-    assert 2 * PARAMETERS <= kept["base"] < 2 * PARAMETERS + 200  # norms stay float32
+    # In bfloat16 but for seven norms of 8, and two tables of 32 relative positions of 2 heads.
+    assert kept["base"] == 2 * PARAMETERS + 2 * (7 * 8 + 2 * 32 * 2)
     assert list(found["programs"]) == ["sampler", "judge", "step"]
     assert found["programs"]["step"]["memory"]["gradients"] == adapter
 
