@@ -27,6 +27,7 @@ from po_jax.evaluation.labelling import Labelling
 from po_jax.evaluation.side_by_side import SideBySide
 from po_jax.judges import CallableJudge, Calls, LearnedJudge, PreferenceModel, RewardModel
 from po_jax.judges.template import Template
+from po_jax.lora import LoRA
 from po_jax.losses import objectives
 from po_jax.models import PolicyModel, SupervisedModel
 from po_jax.partitioning import collect, make_partitioner
@@ -166,13 +167,15 @@ def offline_ipo(folder: Path, steps: int) -> None:
     train(folder, steps, OfflineFeed, small_run.comparisons(), model, evaluation)
 
 
-def online(folder: Path, steps: int, judge, objective, betas, **options) -> None:
+def online(
+    folder: Path, steps: int, judge, objective, betas, language_model=MODEL, **options
+) -> None:
     make = partial(OnlineFeed, annotator=judge, strategy=small_run.STRATEGY, betas=betas, pieces=1)
 
     def feed(run, data):
         return Recorded(make(run, data), folder / "tokens.jsonl")
 
-    model = PolicyModel(language_model=MODEL, objective=objective)
+    model = PolicyModel(language_model=language_model, objective=objective)
     evaluation = policy_evaluation(judge)
     train(folder, steps, feed, small_run.prompts(), model, evaluation, **options)
 
@@ -180,6 +183,15 @@ def online(folder: Path, steps: int, judge, objective, betas, **options) -> None
 def ipo_md(folder: Path, steps: int) -> None:
     judge = learned(PreferenceModel(language_model=MODEL, template=small_run.TEMPLATE))
     online(folder, steps, judge, small_run.IPO, (0.25, 0.25))
+
+
+def ipo_md_of_adapters(folder: Path, steps: int) -> None:
+    judge = learned(PreferenceModel(language_model=MODEL, template=small_run.TEMPLATE))
+    base = _checkpoints(folder / "starts")["sft"]
+    model = LoRA(MODEL, rank=2, alpha=2.0)
+    # Of no pair that this seed draws are both completions alike, with a margin of rounding's sign.
+    options = {"initial_checkpoint_path": base, "random_seed": 1}
+    online(folder, steps, judge, small_run.IPO, (0.25, 0.25), model, **options)
 
 
 def ipo_md_python(folder: Path, steps: int) -> None:
@@ -262,7 +274,7 @@ def evaluate(folder: Path, steps: int) -> None:
 RUNS = {
     run.__name__: run
     for run in (sft, stopped_early, reward_model, preference_model, offline_ipo)
-    + (ipo_md, ipo_md_python, rlhf, sample, label, evaluate)
+    + (ipo_md, ipo_md_of_adapters, ipo_md_python, rlhf, sample, label, evaluate)
 }
 
 
