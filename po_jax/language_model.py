@@ -54,7 +54,9 @@ class LanguageModel(Protocol):
     def special_ids(self) -> SpecialIds: ...
 
     @property
-    def has_dropout(self) -> bool: ...
+    def has_dropout(self) -> bool:
+        """Whether anything is dropped where there is a dropout key."""
+        return False
 
     @property
     def frozen(self) -> tuple[str, ...]:
