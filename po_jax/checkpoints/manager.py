@@ -22,7 +22,7 @@ from po_jax import files, processes
 from po_jax.checkpoints import orbax, zarr
 from po_jax.checkpoints.about import About
 from po_jax.checkpoints.quiet import keep_quiet
-from po_jax.checkpoints.writing import state_writer
+from po_jax.checkpoints.writing import state_writer, temporary_path
 from po_jax.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class CheckpointManager:
                     step_prefix="checkpoint",
                     preservation_policy=preservation.AnyPreservationPolicy(policies),
                     cleanup_tmp_directories=True,
+                    temporary_path_class=temporary_path(self._directory, self._failed),
                     **scored,
                 ),
                 item_handlers={

@@ -6,10 +6,33 @@ Orbax tells when all processes have written, or after twenty minutes where one o
 from collections.abc import Callable
 from typing import Any
 
+from etils import epath
 import orbax.checkpoint as ocp
 
+Failed = Callable[[Exception], None]
 
-def state_writer(failed: Callable[[Exception], None]) -> ocp.StandardCheckpointHandler:
+
+def temporary_path(directory: epath.Path, failed: Failed) -> type:
+    """Orbax's class of folders that checkpoints are written in until they are whole.
+
+    Args:
+      directory: of the checkpoints.
+      failed: told why a folder cannot be given its name, which its process alone would know.
+    """
+    default = ocp.path.atomicity_defaults.get_default_temporary_path_class(directory)
+
+    class Heard(default):  # type: ignore[misc, valid-type]
+        async def finalize(self) -> None:
+            try:
+                await super().finalize()
+            except Exception as error:
+                failed(error)
+                raise
+
+    return Heard
+
+
+def state_writer(failed: Failed) -> ocp.StandardCheckpointHandler:
     """Orbax's writer and reader of states.
 
     Args:
@@ -37,7 +60,7 @@ def state_writer(failed: Callable[[Exception], None]) -> ocp.StandardCheckpointH
 class _Heard:
     """A future that tells when it has failed."""
 
-    def __init__(self, future: Any, failed: Callable[[Exception], None]):
+    def __init__(self, future: Any, failed: Failed):
         self._future, self._failed = future, failed
 
     def result(self, timeout: float | None = None) -> Any:

@@ -108,6 +108,23 @@ def failing_save(folder: Path, steps: int) -> None:
     _online(folder, steps, runs.prefer_longer, checkpoints=SmallDisk)
 
 
+class NoRename(CheckpointManager):
+    """From step 4 on no folder can be given another name, in trouble."""
+
+    def save(self, step, *arguments):
+        if step == 4 and _in_trouble():
+
+            def refuse(*_, **__):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            os.rename = os.replace = Path.rename = refuse
+        super().save(step, *arguments)
+
+
+def failing_rename(folder: Path, steps: int) -> None:
+    _online(folder, steps, runs.prefer_longer, checkpoints=NoRename)
+
+
 def own_folder(folder: Path, steps: int) -> None:
     """Each process has a disk of its own where all should see one."""
     runs.sft(folder / str(processes.index()), steps)
@@ -122,7 +139,15 @@ def other_data(folder: Path, steps: int) -> None:
 
 RUNS = {
     run.__name__: run
-    for run in (slow_judge, failing_judge, full_disk, hanging, not_finite, failing_save)
+    for run in (
+        slow_judge,
+        failing_judge,
+        full_disk,
+        hanging,
+        not_finite,
+        failing_save,
+        failing_rename,
+    )
     + (own_folder, other_data)
 }
 

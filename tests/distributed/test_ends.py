@@ -163,6 +163,17 @@ def test_a_save_that_fails_on_one_process_ends_all_with_its_message(case, undist
     assert_bit_for_bit(run, undisturbed)
 
 
+def test_a_checkpoint_that_cannot_be_given_its_name_ends_all(case, undisturbed):
+    run = case("failing_rename", "rename")
+    assert_all_fail(run, 4, 90.0, "a rename failing on 0", TROUBLE="0")
+    for index in (0, 1):
+        said = (run.logs / f"{index}.log").read_text()
+        assert "could not save to" in said and "Input/output error" in said
+    assert run.saved() == [2]
+    run.finish()
+    assert_bit_for_bit(run, undisturbed)
+
+
 def test_silence_ends_all_with_the_stacks_of_all(case):
     run = case("hanging", "hanging")
     started = run.start(TROUBLE="1", PO_JAX_WATCHDOG_MINUTES="1.5")  # compiling may be silent, too
