@@ -78,7 +78,7 @@ class LoRA:
         if not shapes:
             raise ValueError(
                 f"LoRA.targets: expected to match the path of a kernel, such as "
-                f"{_kernels(self.base)[0]!r}, got {self.targets!r}"
+                f"{next(iter(_shapes_and_axes(self.base)))!r}, got {self.targets!r}"
             )
         for path, (a, b) in shapes.items():
             if self.rank > min(a[0], b[-1]):
@@ -234,10 +234,6 @@ def _shapes_and_axes(base: EncoderDecoder) -> dict[str, tuple[tuple[int, ...], t
     shapes = flatten_dict(jax.eval_shape(base.init, jax.random.key(0)), sep="/")
     axes = flatten_dict(base.parameter_axes(), sep="/")
     return {path: (shapes[path].shape, axes[path]) for path in sorted(shapes) if "kernel" in path}
-
-
-def _kernels(base: EncoderDecoder) -> list[str]:
-    return list(_shapes_and_axes(base))
 
 
 @functools.cache

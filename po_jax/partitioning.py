@@ -209,6 +209,11 @@ def laid_out(shapes: Any, shardings: Any) -> Any:
     )
 
 
+def shardings_of(shapes: Any) -> Any:
+    """The places of what is `laid_out`."""
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+
 def filled_batches(
     count: int, batch_size: int
 ) -> Iterator[tuple[Int[np.ndarray, "rows"], Bool[np.ndarray, "rows"]]]:

@@ -19,7 +19,7 @@ from po_jax.checkpoints.adapters import Adapter
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.language_model import LanguageModel, frozen_part, joined, trained_part
 from po_jax.lora import ADAPTER, BASE, LoRA
-from po_jax.partitioning import Partitioner
+from po_jax.partitioning import Partitioner, laid_out, shardings_of
 from po_jax.types import Params
 
 
@@ -213,20 +213,12 @@ def load_parameters(
     checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
     checkpoint.about.require(f"{checkpoint.path}", kinds, model.special_ids)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    shardings = partitioner.shardings(shapes, model.parameter_axes())
+    like = laid_out(shapes, partitioner.shardings(shapes, model.parameter_axes()))
     if isinstance(model, LoRA):
-        like = jax.tree.map(lambda x, sharding: x.update(sharding=sharding), shapes, shardings)
         frozen = load_frozen(checkpoint, frozen_part(model, like))
         trained = load_trained(checkpoint, model, trained_part(model, like), jax.random.key(0))
         return joined(trained, frozen)
-    like = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, jnp.dtype(dtype), sharding=sharding
-        ),
-        shapes,
-        shardings,
-    )
-    return load(checkpoint, like)
+    return load(checkpoint, jax.tree.map(lambda leaf: leaf.update(dtype=jnp.dtype(dtype)), like))
 
 
 def load_frozen(checkpoint: Checkpoint, like: Params) -> Params:
@@ -257,8 +249,9 @@ def load_trained(checkpoint: Checkpoint, model: LoRA, like: Params, key: PRNGKey
       ValueError: what `load` raises, and if the adapter is of another kind.
     """
     if checkpoint.adapter is None:
-        shardings = jax.tree.map(lambda x: x.sharding, like)
-        fresh = jax.jit(lambda key: trained_part(model, model.init(key)), out_shardings=shardings)
+        fresh = jax.jit(
+            lambda key: trained_part(model, model.init(key)), out_shardings=shardings_of(like)
+        )
         return fresh(key)
     checkpoint.adapter.check_fit(model.scale, model.base_dtype)
     leaves = dataclasses.replace(checkpoint, parameters=checkpoint.adapter.leaves)

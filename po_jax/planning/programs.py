@@ -15,13 +15,13 @@ import numpy as np
 
 from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.judges.models import JudgeModel
-from po_jax.language_model import LanguageModel, frozen_part, joined, trained_part
+from po_jax.language_model import LanguageModel, joined
 from po_jax.lengths import Lengths
-from po_jax.partitioning import Partitioner, laid_out, whole_parameters
+from po_jax.partitioning import Partitioner, laid_out, shardings_of, whole_parameters
 from po_jax.sampling import Strategy, sample
 from po_jax.training.loop import Trainer
 from po_jax.training.offline_feed import score_reference
-from po_jax.training.state import TrainState, state_shardings
+from po_jax.training.state import TrainState, laid_out_run
 from po_jax.training.step import make_train_step
 from po_jax.types import PreferenceBatch
 
@@ -133,13 +133,7 @@ class _Shapes:
         def create(params):
             return TrainState.create(params, trainer.optimizer, average=average)
 
-        shapes, axes = jax.eval_shape(model.init, jax.random.key(0)), model.parameter_axes()
-        state = jax.eval_shape(create, trained_part(model, shapes))
-        self._shardings = state_shardings(state, trained_part(model, axes), self._partitioner)
-        self._state = laid_out(state, self._shardings)
-        frozen = frozen_part(model, shapes)
-        placed = self._partitioner.shardings(frozen, frozen_part(model, axes))
-        self._frozen = laid_out(frozen, placed)
+        self._state, self._frozen = laid_out_run(model, create, self._partitioner)
         self._policy = joined(self._state.params, self._frozen)
         self._batch = trainer.read().batch(0).arrays
 
@@ -258,8 +252,8 @@ class _Shapes:
             trainer.model,
             trainer.optimizer,
             self._partitioner,
-            self._shardings,
-            *(jax.tree.map(lambda leaf: leaf.sharding, tree) for tree in frozen),
+            shardings_of(self._state),
+            *map(shardings_of, frozen),
             **dataclasses.asdict(trainer.updates),
         )
         batch = self._step_batch(drawing, scored)

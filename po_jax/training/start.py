@@ -14,14 +14,14 @@ from po_jax.checkpoints import adapters
 from po_jax.checkpoints.about import About, AdapterFacts
 from po_jax.checkpoints.load import load, load_frozen, load_trained, open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
-from po_jax.language_model import frozen_part, joined, trained_part
+from po_jax.language_model import joined, trained_part
 from po_jax.lora import LoRA
 from po_jax.memory import require_memory
 from po_jax.models.base import Model
-from po_jax.partitioning import Partitioner, laid_out
+from po_jax.partitioning import Partitioner, shardings_of
 from po_jax.training.random_start import fresh_parameters
 from po_jax.training.randomness import purpose_key
-from po_jax.training.state import TrainState, state_shardings
+from po_jax.training.state import TrainState, laid_out_run
 from po_jax.types import Params
 
 
@@ -67,13 +67,8 @@ class Start:
             self._opened.about.require_start(f"{self._opened.path}", model.about())
         elif self._adapts is not None:
             raise ValueError("Start: expected a checkpoint for adapters to be put on, got none")
-        network = model.language_model
-        axes, shapes = model.parameter_axes(), jax.eval_shape(init, self._key)
-        state = jax.eval_shape(create, trained_part(network, shapes))
-        self.shardings = state_shardings(state, trained_part(network, axes), partitioner)
-        self._like = laid_out(state, self.shardings)
-        shapes, axes = frozen_part(network, shapes), frozen_part(network, axes)
-        self._frozen_like = laid_out(shapes, partitioner.shardings(shapes, axes))
+        self._like, self._frozen_like = laid_out_run(model.language_model, create, partitioner)
+        self.shardings = shardings_of(self._like)
         require_memory((self._like, self._frozen_like), "parameters and optimiser")
         self._init = functools.partial(fresh_parameters, init, shardings=self.shardings.params)
         self._create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
@@ -111,8 +106,7 @@ class Start:
     @property
     def frozen_shardings(self) -> list[Any]:
         """Of the parameters that are not trained, where there are any; see `make_train_step`."""
-        like = self._frozen_like
-        return [jax.tree.map(lambda leaf: leaf.sharding, like)] if like else []
+        return [shardings_of(self._frozen_like)] if self._frozen_like else []
 
     def join(self, trained: Params) -> Params:
         """The language model's parameters, of those that are trained."""

@@ -3,6 +3,7 @@
 What a language model has beside the parameters that are trained is no part of it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from po_jax.partitioning import Partitioner, optimizer_axis_names
+from po_jax.language_model import LanguageModel, frozen_part, trained_part
+from po_jax.partitioning import Partitioner, laid_out, optimizer_axis_names
 from po_jax.types import Leaf, Params
 
 
@@ -60,3 +62,21 @@ def state_shardings(state: TrainState, axes: Any, partitioner: Partitioner) -> T
         optimizer_state=partitioner.shardings(state.optimizer_state, slots),
         average=None if state.average is None else params,
     )
+
+
+def laid_out_run(
+    model: LanguageModel, create: Callable[[Params], TrainState], partitioner: Partitioner
+) -> tuple[TrainState, Params]:
+    """Shapes of a run's state, and of its parameters that are not trained, in their places.
+
+    Args:
+      model: that is trained, or a part of it.
+      create: makes the state at step 0 of the parameters that are trained.
+      partitioner: the mesh and its rules.
+    """
+    shapes, axes = jax.eval_shape(model.init, jax.random.key(0)), model.parameter_axes()
+    state = jax.eval_shape(create, trained_part(model, shapes))
+    shardings = state_shardings(state, trained_part(model, axes), partitioner)
+    frozen = frozen_part(model, shapes)
+    places = partitioner.shardings(frozen, frozen_part(model, axes))
+    return laid_out(state, shardings), laid_out(frozen, places)
