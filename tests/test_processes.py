@@ -34,7 +34,7 @@ def test_one_process_has_all_and_asks_nobody():
     assert (processes.index(), processes.count()) == (0, 1)
     assert processes.own([5, 7, 9]) == [5, 7, 9]
     assert processes.gathered(lambda: (5, 7)) == [5, 7]
-    assert processes.met("anywhere", within=0.0)
+    assert processes.met("anywhere", "for no reason", within=0.0)
     processes.alike({"anything": object()})
     with pytest.raises(ZeroDivisionError):
         processes.gathered(lambda: [1 / 0])

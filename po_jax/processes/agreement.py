@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import itertools
 import json
+import sys
 from typing import Any
 
 from po_jax.processes import talk
@@ -64,12 +65,15 @@ def gathered(work: Callable[[], Sequence[Any]]) -> list[Any]:
     return whole
 
 
-def met(where: str, within: float) -> bool:
+def met(where: str, why: str, within: float) -> bool:
     """Whether all processes come here, and to the same place, in so many seconds.
 
-    For what is collective and may be reached by some alone, such as saving after an error.
+    For what is collective and may be reached by some alone, such as saving after an error. Each
+    says at once why it came, as it may be ended while it waits.
     """
     if talk.count() == 1:
         return True
+    said = f"process {talk.index()} of {talk.count()}, {where}: {why.strip()}"
+    print(said.partition("\n")[0], file=sys.stderr, flush=True)
     places = talk.exchange(f"met/{next(_meetings)}", where, within)
     return places is not None and len(set(places)) == 1

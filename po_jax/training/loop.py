@@ -262,7 +262,7 @@ class _Training:
         except (NonFiniteLoss, CheckpointError):
             raise  # there is nothing good to save, or no place for it
         except Exception as error:
-            if not processes.met(f"an error at step {self._step}", _MEET_WITHIN):
+            if not processes.met(f"an error at step {self._step}", str(error), _MEET_WITHIN):
                 processes.fail(str(error))
                 raise
             try:
