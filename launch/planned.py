@@ -75,7 +75,7 @@ class Planner:
         self._topology = topology
         self._note = note
         self._devices = topology.devices()
-        self._network = ""  # name of the last plan's configuration of its network
+        self._network = None  # the last plan's configuration of its network
 
     def sweep(self) -> list[Trial]:
         """All sizes of the model axis that are powers of two, and divide the chips of a slice."""
@@ -111,8 +111,7 @@ class Planner:
         try:
             trainer, drawing, scored = described(self._devices)
             model = trainer.model.language_model
-            network = getattr(getattr(model, "base", model), "config", None)
-            self._network = type(network).__name__
+            self._network = getattr(getattr(model, "base", model), "config", None)
             work = programs.work_of(trainer, drawing, scored)
         except ValueError as error:
             return Trial(bindings, None, str(error).splitlines()[0])
@@ -124,7 +123,7 @@ def _is_file(binding: str) -> bool:
     return binding.endswith(".gin")
 
 
-def _remedy(found: Plan, tried: Sequence[str], network: str) -> str | None:
+def _remedy(found: Plan, tried: Sequence[str], network: Any) -> str | None:
     """The setting that helps most against what a plan has too much of; None if all are spent."""
     names = {binding.split("=")[0] for binding in tried}
     mesh = found.mesh
@@ -134,11 +133,12 @@ def _remedy(found: Plan, tried: Sequence[str], network: str) -> str | None:
     if largest is None or found.resident > 0.8 * found.topology.chip.memory:
         options = [spread if mesh["data"] > 1 else None, more_partitions]
         if "reference" in found.kept:
-            options += [f"{REFERENCE_DTYPE}='bfloat16'", ADAPTERS]
+            wide = network.dtype == "float32"  # else it is in bfloat16 already
+            options += [f"{REFERENCE_DTYPE}='bfloat16'" if wide else None, ADAPTERS]
     elif largest == "step":
         micro = next((int(b.split("=")[1]) for b in tried if b.startswith("MICRO_BATCHES")), 1)
         options = [
-            f"config.{network}.remat_policy='full'",
+            f"config.{type(network).__name__}.remat_policy='full'",
             f"MICRO_BATCHES={4 * micro}",
             more_partitions,
         ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from po_jax.types import Params
@@ -137,6 +138,21 @@ def frozen_part(model: LanguageModel, tree: Any) -> dict[str, Any]:
 def joined(trained: Params, frozen: Params) -> Params:
     """The parameters of a language model, of what is trained and what is not."""
     return {**trained, **frozen} if frozen else trained
+
+
+def as_read(model: LanguageModel, params: Params) -> Params:
+    """Parameters that are only read, kept in the dtypes that the model reads them in.
+
+    What it computes with them is bitwise the same, and casts nothing. Nothing becomes wider than it
+    was. Frozen parts, which others may have as well, stay as they are.
+    """
+
+    def narrowed(x, read):
+        return x.astype(read.dtype) if read.dtype.itemsize < x.dtype.itemsize else x
+
+    wanted = trained_part(model, jax.eval_shape(model.for_sampling, params))
+    kept = jax.tree.map(narrowed, trained_part(model, params), wanted)
+    return joined(kept, frozen_part(model, params))
 
 
 def require_vocabulary(where: str, vocabulary: Vocabulary, model: LanguageModel) -> None:

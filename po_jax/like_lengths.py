@@ -123,6 +123,15 @@ def in_groups(
     return jax.tree.unflatten(structure, ordered(join(results), jnp.argsort(order, axis=-1)))
 
 
+def positions_read(model: LanguageModel, rows: Int[Array, "rows positions"]) -> Int[Array, " rows"]:
+    """How many positions of each row a language model is given, padding and all."""
+
+    def number(cut):
+        return jnp.full(cut.shape[:1], cut.shape[1])
+
+    return in_groups(model.lengths, number, rows) if isinstance(model, _ByLength) else number(rows)
+
+
 def reading_by_length(model: LanguageModel, lengths: Lengths) -> LanguageModel:
     """The same language model, which reads prompts in groups of like lengths.
 

@@ -23,6 +23,7 @@ from po_jax.evaluation.report import Findings, Metrics, Report, build_report
 from po_jax.evaluation.samples import Samples, offline_regulariser, sequence_kl
 from po_jax.judges import CallsFunction, Judge
 from po_jax.judges.rouge import rouge
+from po_jax.language_model import as_read
 from po_jax.sampling import Sampler
 from po_jax.training.randomness import purpose_key, root_key
 from po_jax.types import Params, Rollout
@@ -202,8 +203,8 @@ class SideBySide:
         return _Answers(Samples.of(best, self.vocabulary), kl_bound(n, len(prompts)))
 
     def _load(self, name: str) -> Params:
-        checkpoint = self._opened[name]
-        return load_parameters(self.sampler.language_model, checkpoint, self.sampler.partitioner)
+        model = self.sampler.language_model
+        return as_read(model, load_parameters(model, self._opened[name], self.sampler.partitioner))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,11 +86,14 @@ class Judgement:
       reward: [batch, 2] reward of each completion, from judges that have one.
       by_order: [batch, 2] P(y1 > y2) with y1 shown first, and with y1 shown second, of a judge for
         whom that can differ.
+      read: [batch, 2] tokens that a network read for it, and positions that it took for them,
+        padding with them; None where none did.
     """
 
     preference: Leaf
     reward: Leaf | None = None
     by_order: Leaf | None = None
+    read: Leaf | None = None
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from po_jax.checkpoints.fingerprint import fingerprint
 from po_jax.checkpoints.load import load_parameters
 from po_jax.judges.judge import Judgement, Pairs
 from po_jax.judges.models import JudgeModel
+from po_jax.language_model import as_read
 from po_jax.like_lengths import reading_by_length
 from po_jax.partitioning import Partitioner
 from po_jax.types import Params
@@ -58,7 +59,7 @@ class LearnedJudge:
 def trained_judge(
     model: JudgeModel, checkpoint: str | None, partitioner: Partitioner
 ) -> LearnedJudge:
-    """The judge that a checkpoint of this model is.
+    """The judge that a checkpoint of this model is, its parameters kept as they are read.
 
     Raises:
       ValueError: if there is no such checkpoint, or it is of another model or kind of model.
@@ -69,5 +70,6 @@ def trained_judge(
             f"{model.kind} (train one with gin/runs/preference_model.gin or "
             "gin/runs/reward_model.gin), got None"
         )
-    params = load_parameters(model.language_model, checkpoint, partitioner, kinds=[model.kind])
-    return LearnedJudge(model, params, partitioner)
+    network = model.language_model
+    params = load_parameters(network, checkpoint, partitioner, kinds=[model.kind])
+    return LearnedJudge(model, as_read(network, params), partitioner)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from po_jax.judges.judge import Judgement, Tokens
 from po_jax.judges.template import Template, compose
 from po_jax.language_model import LanguageModel
+from po_jax.like_lengths import positions_read
 from po_jax.losses.supervised import binary_cross_entropy
 from po_jax.metrics import Mean, agreement
 from po_jax.models.base import LossAndMetrics, Model, preference_batch
@@ -42,11 +43,24 @@ def verdict_log_odds(
       template: how the fields are composed, and the two verdicts.
       *fields: token ids of the prompt and of the completions.
     """
-    question = compose(template, model.special_ids, *fields)
+    return _log_odds(model, logits, template, compose(template, model.special_ids, *fields))
+
+
+def _log_odds(model, logits, template, question):
     start = jnp.full((question.shape[0], 1), model.special_ids.start, question.dtype)
     first, second = template.verdicts
     answer = logits(question, start)[:, 0]
     return answer[:, first] - answer[:, second]
+
+
+def _answered(
+    model: LanguageModel, template: Template, params: Params, *fields: Int[Array, "batch _"]
+) -> tuple[Float[Array, " batch"], Int[Array, "batch 2"]]:
+    """`verdict_log_odds`, and `Judgement.read` of each question."""
+    question = compose(template, model.special_ids, *fields)
+    log_odds = _log_odds(model, partial(model.logits, params), template, question)
+    tokens = jnp.sum(question != model.special_ids.pad, axis=1)
+    return log_odds, jnp.stack([tokens, positions_read(model, question)], axis=-1)
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
@@ -56,19 +70,22 @@ def prefer(
     params: Params,
     prompt: Int[Array, "batch prompt_length"],
     completion: Int[Array, "batch 2 length"],
-) -> Float[Array, " batch"]:
-    """P(y1 > y2) averaged over both orders, so that P(y1 > y2) + P(y2 > y1) = 1 exactly."""
+) -> tuple[Float[Array, " batch"], Int[Array, "batch 2"]]:
+    """P(y1 > y2) averaged over both orders, so that P(y1 > y2) + P(y2 > y1) = 1 exactly.
+
+    And `Judgement.read`.
+    """
     first, second = completion[:, 0], completion[:, 1]
-    logit = verdict_log_odds(
+    logit, read = _answered(
         model,
-        partial(model.logits, params),
         template,
+        params,
         jnp.concatenate([prompt, prompt]),
         jnp.concatenate([first, second]),
         jnp.concatenate([second, first]),
     )
     forward, backward = jnp.split(jax.nn.sigmoid(logit), 2)
-    return 0.5 * (forward + (1.0 - backward))
+    return 0.5 * (forward + (1.0 - backward)), sum(jnp.split(read, 2))
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
@@ -78,17 +95,17 @@ def reward(
     params: Params,
     prompt: Int[Array, "batch prompt_length"],
     completion: Int[Array, "batch K length"],
-) -> Float[Array, "batch K"]:
-    """The reward of each completion: the log-odds that it is good."""
+) -> tuple[Float[Array, "batch K"], Int[Array, "batch 2"]]:
+    """The reward of each completion, the log-odds that it is good, and `Judgement.read`."""
     batch, samples, length = completion.shape
-    log_odds = verdict_log_odds(
+    log_odds, read = _answered(
         model,
-        partial(model.logits, params),
         template,
+        params,
         jnp.repeat(prompt, samples, axis=0),
         completion.reshape(batch * samples, length),
     )
-    return log_odds.reshape(batch, samples)
+    return log_odds.reshape(batch, samples), jnp.sum(read.reshape(batch, samples, 2), axis=1)
 
 
 @runtime_checkable
@@ -136,7 +153,9 @@ class PreferenceModel(Model):
         completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """P(y1 > y2), averaged over both orders."""
-        return Judgement(prefer(self.language_model, self.template, params, prompt, completion))
+        given = (self.language_model, self.template, params, prompt, completion)
+        preference, read = prefer(*given)
+        return Judgement(preference, read=read)
 
     def loss_fn(
         self, params: Params, batch: Comparisons, dropout_rng: PRNGKeyArray | None
@@ -191,8 +210,8 @@ class RewardModel(Model):
         completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """sigmoid(r(y1) - r(y2)), and both rewards."""
-        rewards = reward(self.language_model, self.template, params, prompt, completion)
-        return Judgement(jax.nn.sigmoid(rewards[:, 0] - rewards[:, 1]), rewards)
+        rewards, read = reward(self.language_model, self.template, params, prompt, completion)
+        return Judgement(jax.nn.sigmoid(rewards[:, 0] - rewards[:, 1]), rewards, read=read)
 
     def loss_fn(
         self, params: Params, batch: Comparisons, dropout_rng: PRNGKeyArray | None
@@ -215,7 +234,8 @@ class RewardModel(Model):
     ) -> tuple[Array, dict[str, Array]]:
         """Index of the better completion, and the rewards of both."""
         batch = preference_batch(batch)
-        rewards = reward(self.language_model, self.template, params, batch.prompt, batch.completion)
+        given = (self.language_model, self.template, params, batch.prompt, batch.completion)
+        rewards, _ = reward(*given)
         return jnp.argmax(rewards, axis=1), {"reward": rewards}
 
     def score_batch(self, params: Params, batch: Comparisons) -> Float[Array, " batch"]:

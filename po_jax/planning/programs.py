@@ -5,6 +5,7 @@ not, and updates (the step). An offline run scores each example once, and update
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from po_jax.data.corpus import BatchStream, Corpus, Layout, Ragged
 from po_jax.judges.models import JudgeModel
-from po_jax.language_model import LanguageModel, joined
+from po_jax.language_model import LanguageModel, as_read, joined, trained_part
 from po_jax.lengths import Lengths
 from po_jax.partitioning import Partitioner, laid_out, shardings_of, whole_parameters
 from po_jax.sampling import Strategy, sample
@@ -149,13 +150,15 @@ class _Shapes:
         programs = {}
         # With adapters the reference has the policy's base, and that base's type.
         dtype = None if self._frozen else self._trainer.reference_dtype
-        reference = _cast(self._state.params, dtype)
+        start = joined(_cast(self._state.params, dtype), self._frozen)
+        reference = trained_part(self._language_model, _as_read(self._language_model, start))
         if drawing is not None or scored:
             kept["reference"] = chip_bytes(reference)
         if drawing is not None:
             programs["sampler"] = self._sampler(drawing, reference)
             if drawing.judge is not None:
-                params = _parameters(drawing.judge.language_model, self._partitioner)
+                network = drawing.judge.language_model
+                params = _as_read(network, _parameters(network, self._partitioner))
                 kept["judge"] = chip_bytes(params)
                 programs["judge"] = self._judge(drawing, params)
         if scored or (drawing and (drawing.against_average or not drawing.mixes)):
@@ -287,6 +290,10 @@ class _Shapes:
 def _parameters(model: LanguageModel, partitioner: Partitioner) -> Shapes:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return laid_out(shapes, partitioner.shardings(shapes, model.parameter_axes()))
+
+
+def _as_read(model: LanguageModel, params: Shapes) -> Shapes:
+    return laid_out(jax.eval_shape(functools.partial(as_read, model), params), shardings_of(params))
 
 
 def _cast(params: Shapes, dtype: str | None) -> Shapes:

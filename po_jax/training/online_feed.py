@@ -256,6 +256,9 @@ def make_batch(
         jnp.broadcast_to(step, preference.shape),
     )
     metrics = {"entropy": entropy, "preference": Mean.of(preference)}
+    if judgement.read is not None:
+        tokens, positions = jnp.sum(judgement.read, axis=0).astype(jnp.float32)
+        metrics["judge_padding"] = Mean(positions - tokens, positions)
     if from_policy:
         drawn = jnp.asarray(from_policy)
         metrics["kl"] = Mean.of(kl_k1(log_pi[:, drawn], log_mu[:, drawn]))

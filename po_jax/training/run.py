@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from etils import epath
 from jaxtyping import PRNGKeyArray
 
-from po_jax.language_model import LanguageModel
+from po_jax.language_model import LanguageModel, as_read
 from po_jax.metrics import Metrics
 from po_jax.partitioning import Partitioner
 from po_jax.reporting.clock import StageClock
@@ -38,8 +38,8 @@ class Run:
 
     @functools.cached_property
     def reference(self) -> Params:
-        """Parameters of mu: loaded once, and only where something asks for them."""
-        return self.load_reference()
+        """Parameters of mu as they are read: loaded once, where something asks for them."""
+        return as_read(self.language_model, self.load_reference())
 
 
 @runtime_checkable

@@ -1,12 +1,22 @@
 """T5 judges against a plain reading of their definition, on one device and on a mesh."""
 
+import dataclasses
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.judges import LearnedJudge, Pairs, PreferenceModel, RewardModel, ask, trained_judge
+from po_jax.judges import (
+    LearnedJudge,
+    Pairs,
+    PreferenceModel,
+    RewardModel,
+    ask,
+    learned,
+    trained_judge,
+)
 from po_jax.judges.models import prefer
 from po_jax.judges.template import Template
 from po_jax.partitioning import make_partitioner
@@ -167,3 +177,40 @@ def test_a_judge_needs_a_checkpoint():
         trained_judge(REWARD, None, partitioner)
     with pytest.raises(ValueError, match="nowhere: expected .*, got no such path"):
         trained_judge(REWARD, "nowhere", partitioner)
+
+
+def test_a_judge_says_how_much_of_what_it_read_was_padding(params):
+    """Counted in Python; among many rows, groups of short ones are cut shorter."""
+    for model, fields in ((PREFERENCE, 4 + 1), (REWARD, 2 + 1)):
+        read = np.asarray(judge_of(model, params).begin(PAIRS)().read)
+        lengths = [[len(plain(y)) for y in pair] for pair in COMPLETION]
+        for row, x, (first, second) in zip(read, PROMPT, lengths, strict=True):
+            # Both read the prompt twice, in two orders or with each completion, and EOS.
+            words = 2 * (len(plain(x)) + fields) + (first + second) * (1 + (model is PREFERENCE))
+            assert row[0] == words
+        assert (read[:, 1] == 2 * (4 + fields + 3 * (1 + (model is PREFERENCE)))).all()
+
+
+def test_the_positions_that_a_judge_read_are_those_of_its_groups(params):
+    used = np.repeat([20, 200], 32)
+    prompt = np.where(np.arange(512) < used[:, None], 5, 0)
+    completion = np.full((64, 2, 3), 7)
+    judge = judge_of(PREFERENCE, params)
+    read = np.asarray(judge.begin(Pairs(prompt, completion, completion > 0))().read)
+    # 523 positions: a quarter of them, and a half, in multiples of 16.
+    np.testing.assert_array_equal(read[:, 1], 2 * np.repeat([144, 272], 32))
+    np.testing.assert_array_equal(read[:, 0], 2 * (used + 4 + 6 + 1))
+
+
+def test_a_judge_of_a_checkpoint_is_kept_as_it_is_read(params, monkeypatch):
+    config = dataclasses.replace(MODEL.config, dtype="bfloat16")
+    model = PreferenceModel(language_model=T5LM(config), template=PREFERENCE.template)
+    monkeypatch.setattr(learned, "load_parameters", lambda *_, **__: params)
+    partitioner = make_partitioner(devices=jax.devices()[:1])
+    judge = trained_judge(model, "there", partitioner)
+    kept = {str(leaf.dtype) for leaf in jax.tree.leaves(judge.params)}
+    assert kept == {"bfloat16", "float32"}
+    wide = LearnedJudge(model, params, partitioner)
+    answers = [np.asarray(one.begin(PAIRS)().preference) for one in (judge, wide)]
+    np.testing.assert_array_equal(*answers)
+    assert np.ptp(answers[0]) > 1e-4

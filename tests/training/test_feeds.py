@@ -1,6 +1,7 @@
 """Feeds: pairs are drawn from whom the algorithm says, and judged; log mu belongs to them."""
 
 import dataclasses
+import operator
 from pathlib import Path
 
 import jax
@@ -11,9 +12,11 @@ import pytest
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
 from po_jax.judges import Judgement
+from po_jax.lora import BASE, LoRA
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.clock import StageClock
 from po_jax.sampling import Sampler, Strategy
+from po_jax.t5.language_model import T5LM
 from po_jax.training.offline_feed import OfflineFeed, score_reference
 from po_jax.training.online_feed import OnlineFeed, penalise
 from po_jax.training.randomness import purpose_key
@@ -90,6 +93,37 @@ def test_each_completion_is_drawn_from_its_own_mixture(run):
     self_play = drawn((0.0, 0.0))
     np.testing.assert_array_equal(best_response[:, 0], self_play[:, 0])
     assert (best_response[:, 1] != self_play[:, 1]).any()
+
+
+NARROW = T5LM(dataclasses.replace(small_run.MODEL.config, dtype="bfloat16"))
+
+
+def test_a_frozen_reference_is_cast_once_and_not_by_the_sampler(run):
+    run = dataclasses.replace(run, language_model=NARROW)
+    cast, kept = (
+        "convert_element_type" in str(jax.make_jaxpr(NARROW.for_sampling)(params))
+        for params in (REFERENCE, run.reference)
+    )
+    assert cast and not kept
+    prompt, completion = jnp.asarray([[5, 6, 1], [7, 1, 0]]), jnp.asarray([[[8, 9]], [[3, 1]]])
+    found, expected = (
+        score_reference(NARROW, params, prompt, completion, completion > 0)
+        for params in (run.reference, REFERENCE)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_reference_stays_where_it_is_read_as_it_lies_or_shared(run):
+    halves = jax.tree.map(lambda x: x.astype("bfloat16"), REFERENCE)
+    for params in (REFERENCE, halves):
+        kept = dataclasses.replace(run, load_reference=lambda params=params: params).reference
+        assert all(map(operator.is_, jax.tree.leaves(kept), jax.tree.leaves(params)))
+    adapted = LoRA(NARROW, rank=2)
+    params = {**jax.eval_shape(adapted.init, jax.random.key(0)), BASE: REFERENCE}
+    params["adapter"] = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), params["adapter"])
+    kept = dataclasses.replace(run, language_model=adapted, load_reference=lambda: params).reference
+    assert kept[BASE] is REFERENCE  # The policy's very own.
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept["adapter"])} == {jnp.bfloat16.dtype}
 
 
 def test_the_partner_may_be_the_moving_average_and_log_mu_stays_the_references(run):
