@@ -65,6 +65,7 @@ setup(
         "hf": ["transformers>=5"],
         "gcs": ["google-cloud-storage>=3"],  # by which Orbax asks what kind a bucket is
         "wandb": ["wandb>=0.20"],
+        "opponents": ["ctranslate2"],  # of the benchmarks; torch and transformers come with test
         "tldr": ["huggingface_hub", "pyarrow"],
     },
     entry_points={

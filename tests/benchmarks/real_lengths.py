@@ -9,9 +9,8 @@ take turns:
 
   po_jax  this checkout, in batches as the data has them, with the groups that it makes of them;
   former  po_jax of another checkout;
-  plain   the best code one can write with transformers: posts sorted by length, each batch padded
-          to its own longest, rows that ended taken out of both decoders' caches as soon as a
-          quarter has; a step in micro-batches of 8 pairs of like lengths.
+  plain, compiled, ctranslate2   see tests/benchmarks/opponents.py; one that is not installed is
+          left out with a word.
 
 An IPO step is log mu and log pi of both summaries, loss, gradient and AdamW; a step of IPO-MD
 draws, has a T5 of the policy's size judge in both orders, and updates. Ratios are medians over
@@ -21,6 +20,7 @@ float32, all cores.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -33,25 +33,35 @@ import time
 import numpy as np
 
 HERE = Path(__file__).resolve().parents[2]
+DATA = HERE.parent / "shared" / "data"
 SIZES = {
     "tiny": {"emb_dim": 32, "num_heads": 2, "mlp_dim": 64, "layers": 2},
     "mini": {"emb_dim": 256, "num_heads": 4, "mlp_dim": 1024, "layers": 4},
     "small": {"emb_dim": 512, "num_heads": 8, "mlp_dim": 2048, "layers": 6},
 }
 WHAT = ("sampling", "step", "online")
+OPPONENTS = {  # what each needs, and what it does
+    "plain": (("torch", "transformers"), ("sampling", "step")),
+    "compiled": (("torch", "transformers"), ("step",)),
+    "ctranslate2": (("torch", "transformers", "ctranslate2"), ("sampling",)),
+}
 VOCAB, HEAD_DIM, BETA, TAU, EOS = 32128, 64, 0.125, 0.1, 1
 MOST = 129  # more than a completion has tokens
-MICRO_BATCH, PAUSE = 8, 0.5
+PAUSE = 0.5
+
+
+def vocabulary_file():
+    """T5's SentencePiece model."""
+    return str(DATA / "t5_spiece" / "spiece.model")
 
 
 def posts(count, limits):
     """Token ids of posts, [count, limit], and of two summaries each, [count, 2, limit]."""
     from sentencepiece import SentencePieceProcessor
 
-    data = HERE.parent / "shared" / "data"
-    pieces = SentencePieceProcessor(str(data / "t5_spiece" / "spiece.model"))
+    pieces = SentencePieceProcessor(vocabulary_file())
     rows = {}
-    for record in map(json.loads, (data / "tldr" / "comparisons.validation.jsonl").open()):
+    for record in map(json.loads, (DATA / "tldr" / "comparisons.validation.jsonl").open()):
         info, texts = record["info"], [summary["text"].strip() for summary in record["summaries"]]
         head = f"SUBREDDIT: r/{info['subreddit']}\nTITLE: {info['title']}\nPOST: "
         rows.setdefault(f"summarize: {head}{info['post']}", texts)
@@ -204,100 +214,12 @@ def ours(size):
     return Ours(**SIZES[size])
 
 
-def plain(size):
-    """Hugging Face T5 on PyTorch."""
-    import torch
-    from torch.nn import functional
-    import transformers
-    from transformers.modeling_outputs import BaseModelOutput
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-    class Plain:
-        def __init__(self, emb_dim, num_heads, mlp_dim, layers):
-            config = transformers.T5Config(
-                vocab_size=VOCAB,
-                d_model=emb_dim,
-                d_kv=HEAD_DIM,
-                d_ff=mlp_dim,
-                num_layers=layers,
-                num_decoder_layers=layers,
-                num_heads=num_heads,
-                dropout_rate=0.0,
-                decoder_start_token_id=0,
-            )
-            torch.manual_seed(0)
-            make = transformers.T5ForConditionalGeneration
-            self.policy, self.reference = make(config), make(config).eval()
-            self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=1e-5)
-
-        def padded(self, rows):
-            return torch.from_numpy(rows[..., : (rows > 0).sum(-1).max()]).long()
-
-        @torch.no_grad()
-        def sampling(self, prompt, completion):
-            models, prompt = (self.policy, self.reference), self.padded(prompt)
-            ends = torch.from_numpy((completion > 0).sum(-1)).flatten()
-            attention = (prompt > 0).long()
-            states = [model.encoder(prompt, attention_mask=attention)[0] for model in models]
-            states = [each.repeat_interleave(2, dim=0) for each in states]
-            attention = attention.repeat_interleave(2, dim=0)
-            caches, tokens = [None, None], torch.zeros((len(ends), 1), dtype=torch.long)
-            for step in range(1, int(ends.max()) + 1):
-                logprobs = []
-                for i, model in enumerate(models):
-                    out = model(
-                        encoder_outputs=BaseModelOutput(states[i]),
-                        attention_mask=attention,
-                        decoder_input_ids=tokens,
-                        past_key_values=caches[i],
-                        use_cache=True,
-                    )
-                    caches[i] = out.past_key_values
-                    logprobs.append(functional.log_softmax(out.logits[:, -1], dim=-1))
-                mixed = functional.softmax((1 - BETA) * logprobs[0] + BETA * logprobs[1], dim=-1)
-                tokens = torch.multinomial(mixed, 1)
-                for row in logprobs:
-                    row.gather(1, tokens)
-                going = (ends > step).nonzero()[:, 0]
-                if 0 < len(going) <= 0.75 * len(ends):
-                    ends, tokens, attention = ends[going], tokens[going], attention[going]
-                    states = [each[going] for each in states]
-                    for cache in caches:
-                        cache.batch_select_indices(going)
-
-        def score(self, model, prompt, completion):
-            rows, attention = completion.flatten(0, 1), (prompt > 0).long()
-            states = model.encoder(prompt, attention_mask=attention)[0]
-            logits = model(
-                encoder_outputs=BaseModelOutput(states.repeat_interleave(2, dim=0)),
-                attention_mask=attention.repeat_interleave(2, dim=0),
-                decoder_input_ids=functional.pad(rows, (1, 0))[:, :-1],
-            ).logits
-            targets = rows.masked_fill(rows == 0, -100).flatten()
-            losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-            return -losses.reshape(completion.shape).sum(-1)
-
-        def step(self, prompt, completion):
-            self.optimizer.zero_grad()
-            for at in range(0, len(prompt), MICRO_BATCH):
-                x, y = (self.padded(rows[at : at + MICRO_BATCH]) for rows in (prompt, completion))
-                with torch.no_grad():
-                    log_mu = self.score(self.reference, x, y)
-                ratio = self.score(self.policy, x, y) - log_mu
-                loss = torch.square(ratio[:, 0] - ratio[:, 1] - 1 / (2 * TAU)).sum()
-                (loss / len(prompt)).backward()
-            self.optimizer.step()
-
-    return Plain(**SIZES[size])
-
-
 def contest(make, size, file, batch, now):
     """Does what each line says for all posts, and says how many seconds it took."""
     contestant = make(size)
     with np.load(file) as data:
         prompt, completion = data["prompt"], data["completion"]
-    if make is plain:
+    if getattr(contestant, "sorts", False):
         order = np.argsort((prompt > 0).sum(axis=-1), kind="stable")
         prompt, completion = prompt[order], completion[order]
     for line in sys.stdin:
@@ -308,12 +230,21 @@ def contest(make, size, file, batch, now):
         print("took", now() - began, flush=True)
 
 
+def installed(name):
+    """Whether an opponent can take part; says what it lacks."""
+    lacks = [each for each in OPPONENTS[name][0] if importlib.util.find_spec(each) is None]
+    if lacks:
+        print(f"{name}: left out, as {', '.join(lacks)} is not installed")
+    return not lacks
+
+
 def process(kind, checkout, *given):
     """A contestant, waiting for work."""
+    paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "contest", kind, *map(str, given)],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -343,7 +274,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sizes", nargs="+", choices=SIZES)
     parser.add_argument("--former", type=Path, help="another checkout of po_jax")
-    parser.add_argument("--opponents", nargs="*", choices=["plain"], default=["plain"])
+    parser.add_argument("--opponents", nargs="*", choices=OPPONENTS, default=["plain"])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     parser.add_argument("--posts", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32, help="posts")
@@ -365,7 +296,7 @@ def main():
             if args.former:
                 former = args.former.resolve()
                 contestants["former"] = process("ours", former, size, file, args.batch, clock)
-            for name in args.opponents:
+            for name in filter(installed, args.opponents):
                 contestants[name] = process(name, HERE, size, file, args.batch, clock)
             for what in args.what:
                 report(size, what, contestants, args.rounds, int(lengths[1].sum()))
@@ -376,7 +307,11 @@ def main():
 
 def report(size, what, contestants, rounds, tokens):
     """Rounds in turn, and a line for each contestant."""
-    taking = {n: c for n, c in contestants.items() if what != "online" or n != "plain"}
+    taking = {
+        name: contestant
+        for name, contestant in contestants.items()
+        if name not in OPPONENTS or what in OPPONENTS[name][1]
+    }
     for _ in range(2):  # compile, and let the allocators settle
         for contestant in taking.values():
             seconds(contestant, what)
@@ -395,7 +330,12 @@ def report(size, what, contestants, rounds, tokens):
 if __name__ == "__main__":
     if sys.argv[1] == "contest":
         kind, size, file, batch, clock = sys.argv[2:]
-        make, now = {"ours": ours, "plain": plain}[kind], getattr(time, clock)
-        contest(make, size, file, int(batch), now)
+        if kind == "ours":
+            make = ours
+        else:
+            from tests.benchmarks.opponents import MAKE
+
+            make = MAKE[kind]
+        contest(make, size, file, int(batch), getattr(time, clock))
     else:
         main()
