@@ -197,8 +197,9 @@ def test_the_positions_that_a_judge_read_are_those_of_its_groups(params):
     completion = np.full((64, 2, 3), 7)
     judge = judge_of(PREFERENCE, params)
     read = np.asarray(judge.begin(Pairs(prompt, completion, completion > 0))().read)
-    # 523 positions: a quarter of them, and a half, in multiples of 16.
-    np.testing.assert_array_equal(read[:, 1], 2 * np.repeat([144, 272], 32))
+    # Prompts are cut to 256, and 11 more are 267: a quarter of them, rounded up to 16s, holds 31,
+    # three quarters, 208, not 211.
+    np.testing.assert_array_equal(read[:, 1], 2 * np.repeat([80, 267], 32))
     np.testing.assert_array_equal(read[:, 0], 2 * (used + 4 + 6 + 1))
 
 

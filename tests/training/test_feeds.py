@@ -18,10 +18,11 @@ from po_jax.reporting.clock import StageClock
 from po_jax.sampling import Sampler, Strategy
 from po_jax.t5.language_model import T5LM
 from po_jax.training.offline_feed import OfflineFeed, score_reference
-from po_jax.training.online_feed import OnlineFeed, penalise
+from po_jax.training.online_feed import OnlineFeed, make_batch, penalise
 from po_jax.training.randomness import purpose_key
 from po_jax.training.run import Run
 from po_jax.training.state import TrainState
+from po_jax.types import Rollout
 from tests.training import small_run
 
 INIT = jax.jit(small_run.MODEL.init)
@@ -135,6 +136,21 @@ def test_the_partner_may_be_the_moving_average_and_log_mu_stays_the_references(r
         small_run.MODEL, REFERENCE, batch.prompt, batch.completion, batch.mask
     )
     np.testing.assert_allclose(batch.reference_logprob, expected, atol=1e-5)
+
+
+def test_padding_is_told_of_a_judge_that_reads():
+    tokens = jnp.asarray([[[4, 1], [5, 1]], [[6, 1], [7, 1]], [[8, 1], [9, 1]]])
+    logprob = -jnp.ones(tokens.shape)
+    rollout = Rollout(jnp.ones((3, 5), jnp.int32), tokens, tokens > 0, logprob, logprob, logprob)
+
+    def metrics(read):
+        judgement = Judgement(jnp.full(3, 0.5), read=read)
+        given = (rollout, judgement, jnp.float32(0.0), jnp.int32(7))
+        return make_batch(small_run.MODEL, (), None, *given)[1]
+
+    found = metrics(jnp.asarray([[10, 16], [12, 16], [20, 32]]))
+    assert found["judge_padding"].compute() == 1 - 42 / 64
+    assert "judge_padding" not in metrics(None)
 
 
 def test_a_step_is_the_same_whenever_it_is_asked_for(run):
