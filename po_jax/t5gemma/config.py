@@ -88,7 +88,7 @@ class StackConfig:
 
     @property
     def frequencies(self) -> tuple[np.ndarray, ...]:
-        """Of each layer, by how much a pair of a head's coordinates turns at each position, [D / 2]."""
+        """Of each layer, [D / 2]: by how much a head's coordinates turn from one position on."""
         powers = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
         sliding = 1.0 / np.float32(self.rope_theta) ** powers
         full = 1.0 / np.float32(self.full_rope_theta or self.rope_theta) ** powers

@@ -159,11 +159,8 @@ class Decoder(nn.Module):
         else:
             layer_own = [None] * stack.num_layers if own is None else list(own)
             for i, layer in enumerate(self.layers):
-                each = (
-                    *(part[i] for part in shapes),
-                    None,
-                    cache if cache is None else cache.cross[i],
-                )
+                cross = None if cache is None else cache.cross[i]
+                each = (*(part[i] for part in shapes), None, cross)
                 (x, layer_own[i]), _ = layer((x, layer_own[i]), each, context, deterministic)
             own = tuple(layer_own)
         return dropout(self, self.decoder_norm(x), cfg.dropout_rate, deterministic), own

@@ -1,9 +1,10 @@
 """The parts of a T5Gemma layer that a T5's has not: norm, embedding, rotary positions, attention.
 
-Gemma 2 (arXiv 2408.00118) and 3 (arXiv 2503.19786), T5Gemma (arXiv 2504.06225) and T5Gemma 2 (arXiv
-2512.14856), rotary positions (arXiv 2104.09864), grouped queries (arXiv 2305.13245). Shapes in comments: B prompts, R rows (completions; R = B K where K
-completions share a prompt), Q query and S key positions, E embedding, H heads of queries, N heads
-of keys and values, G = H / N, D head width.
+Gemma 2 (arXiv 2408.00118) and 3 (arXiv 2503.19786), T5Gemma (arXiv 2504.06225) and T5Gemma 2
+(arXiv 2512.14856), rotary positions (arXiv 2104.09864), grouped queries (arXiv 2305.13245). Shapes
+in comments: B prompts, R rows (completions; R = B K where K completions share a prompt), Q query
+and S key positions, E embedding, H heads of queries, N heads of keys and values, G = H / N, D head
+width.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """The T5Gemma network: encoder, decoder and the two ways to run a decoder, as `po_jax.t5.network`.
 
 Parameter trees are like a T5's, `layers_0` and so on or stacked on axis 1, but for norms after what
-they were before too, and an embedding in each stack where the two do not share one. Shape letters: see `layers.py`.
+they were before too, and an embedding in each stack where the two do not share one. Shape letters:
+see `layers.py`.
 """
 
 from flax import linen as nn
@@ -16,7 +17,9 @@ from po_jax.t5gemma.encoder import Encoder
 
 
 class Transformer(nn.Module):
-    """A T5Gemma, or the text part of a T5Gemma 2. Methods are called through `apply(..., method="encode")`.
+    """A T5Gemma or the text part of a T5Gemma 2.
+
+    Methods are called through `apply(..., method="encode")`.
 
     Attributes:
       config: its shape.
