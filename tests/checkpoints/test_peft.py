@@ -5,6 +5,7 @@ the modules that its files name.
 """
 
 import dataclasses
+from functools import partial
 import json
 
 from etils import epath
@@ -22,14 +23,19 @@ from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.lora import LoRA
 from po_jax.partitioning import make_partitioner
 from po_jax.training.state import TrainState
-from tests.launch import hub_t5
+from tests.launch import hub_t5, hub_t5gemma
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 INPUTS = np.random.default_rng(0).integers(2, 900, (2, 7)).astype(np.int32)
+WRITERS = {
+    "t5": hub_t5.write,
+    "t5gemma": hub_t5gemma.write,
+    "t5gemma2": partial(hub_t5gemma.write, config=hub_t5gemma.SECOND, family="t5gemma2"),
+}
 PEFT = ["--format=peft"]
-TARGETED = ".*(query|wo|out)/kernel"
+TARGETED = ".*(query|key|wo|out)/kernel"
 FIRST = "encoder.block.0.layer.0.SelfAttention.q"
 TARGETS = np.random.default_rng(1).integers(2, 900, (2, 3)).astype(np.int32)
 
@@ -37,18 +43,22 @@ TARGETS = np.random.default_rng(1).integers(2, 900, (2, 3)).astype(np.int32)
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(False, id="named"),
-        pytest.param(True, id="scanned", marks=pytest.mark.slow),
+        pytest.param(("t5", False), id="named"),
+        *(
+            pytest.param((family, scanned), id=f"{family} {scanned}", marks=pytest.mark.slow)
+            for family, scanned in (("t5", True), ("t5gemma", False), ("t5gemma2", True))
+        ),
     ],
 )
 def exported(request, tmp_path_factory):
-    """A T5 as `transformers` reads it, an adapter on it that went somewhere, and its logits."""
+    """A model as `transformers` reads it, an adapter on it that went somewhere, and its logits."""
     folder = epath.Path(tmp_path_factory.mktemp("peft"))
-    hub_t5.write(folder / "hub")
+    family, scanned = request.param
+    WRITERS[family](folder / "hub")
     base = open_checkpoint(folder / "hub")
     network = describe.language_model(base)
-    if request.param:
-        config = describe.with_layers(network.config, scanned=True, family="t5")
+    if scanned:
+        config = describe.with_layers(network.config, scanned=True, family=family)
         network = dataclasses.replace(network, config=config)
     model = LoRA(network, rank=2, alpha=5.0, targets=TARGETED)
     params = load_parameters(model, folder / "hub", make_partitioner(devices=jax.devices()[:1]))
@@ -74,7 +84,7 @@ def theirs(model):
 
 
 def from_pretrained(folder):
-    return transformers.T5ForConditionalGeneration.from_pretrained(str(folder)).eval()
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(str(folder)).eval()
 
 
 def command(folder, to, format):
@@ -110,7 +120,7 @@ def test_peft_is_read_as_it_was_written(exported):
     if not (folder / "peft").exists():
         assert command(folder, "peft", "peft") == 0
     here, back = open_checkpoint(folder / "run"), open_checkpoint(folder / "peft")
-    assert (back.format, back.base.path, back.family) == ("peft", folder / "hub", "t5")
+    assert (back.format, back.base.path) == ("peft", folder / "hub")
     assert back.adapter.facts.scale == here.adapter.facts.scale == 2.5
     ours = trees.named_layers(here.adapter.leaves)
     assert back.adapter.leaves.keys() == ours.keys()

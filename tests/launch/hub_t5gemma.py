@@ -56,12 +56,21 @@ SECOND_SHAPE = dataclasses.replace(
 )
 SECOND = T5Gemma2Config(vocab_size=VOCABULARY, encoder=SECOND_SHAPE, decoder=SECOND_SHAPE)
 IDS = SpecialIds(pad=0, eos=1, start=2)
+VISION = {  # Of T5Gemma 2, the least: what `transformers` makes of the tower that is not there.
+    "hidden_size": 4,
+    "intermediate_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 2,
+    "patch_size": 1,
+}
 
 
 def write(
     directory: epath.Path, config: T5GemmaConfig = CONFIG, family: str = "t5gemma"
 ) -> dict[str, np.ndarray]:
     """Writes fresh parameters and the configuration; returns the parameters by their names."""
-    ids = hugging_face_config.special_ids_json(IDS)
+    kept = {"encoder": {"vision_config": VISION, "mm_tokens_per_image": 1}}
+    kept = (kept if family == "t5gemma2" else {}) | hugging_face_config.special_ids_json(IDS)
     model = T5GemmaLM(config, special_ids=IDS)
-    return hub_t5.write_model(directory, model, family=family, kept=ids)
+    return hub_t5.write_model(directory, model, family=family, kept=kept)
