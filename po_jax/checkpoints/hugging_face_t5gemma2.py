@@ -78,7 +78,7 @@ def read(content: Mapping[str, Any], file: epath.Path) -> T5Gemma2Config:
     Raises:
       ValueError: naming the option that is absent, unknown or contradicts another.
     """
-    encoder = content.get("encoder") or {}
+    encoder = content["encoder"] if isinstance(content.get("encoder"), dict) else {}
     stacks = {"encoder.text_config": encoder.get("text_config"), "decoder": content.get("decoder")}
     try:
         vocab_size = check(content, stacks, _FIXED | _UNSAID)
