@@ -17,7 +17,7 @@ from po_jax.sampling import Sampler, Strategy
 from po_jax.sampling.mixture import sample
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.config import StackConfig, T5Gemma2Config, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
 from po_jax.types import Rollout
 
@@ -41,19 +41,22 @@ STACK = StackConfig(
     sliding_window=3,
 )
 GEMMA = T5GemmaConfig(23, dataclasses.replace(STACK, emb_dim=10), STACK)
+SECOND = T5Gemma2Config(23, *[dataclasses.replace(STACK, attention_softcap=None)] * 2)
 BASES = {
     "t5": T5LM(T5),
     "scanned": T5LM(dataclasses.replace(T5, scan_layers=True, shared_relative_bias=False)),
     "t5gemma": T5GemmaLM(
         dataclasses.replace(GEMMA, scan_layers=True), special_ids=SpecialIds(start=2)
     ),
+    "t5gemma2": T5GemmaLM(SECOND, special_ids=SpecialIds(start=2)),
 }
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("t5gemma", "t5gemma2")]
 PROMPT = jnp.asarray([[4, 5, 6, 1, 0], [7, 8, 9, 10, 1], [11, 1, 0, 0, 0]], jnp.int32)
 COMPLETION = jnp.asarray(np.random.default_rng(0).integers(2, 23, (3, 2, 4)), jnp.int32)
 MASK = jnp.ones(COMPLETION.shape, bool)
 
 
-@pytest.fixture(params=["t5", "scanned", pytest.param("t5gemma", marks=pytest.mark.slow)])
+@pytest.fixture(params=["t5", "scanned", *SLOW])
 def model(request):
     return LoRA(BASES[request.param], rank=3, alpha=6.0, targets=".*")
 
@@ -156,7 +159,7 @@ def test_at_full_rank_the_first_update_is_that_of_full_training(model):
         assert np.abs(expected).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["t5", pytest.param("t5gemma", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["t5", *SLOW])
 def test_policy_and_reference_are_drawn_in_one_pass_as_in_two(name):
     model = LoRA(BASES[name], rank=3, targets=".*")
     policy = adapted(model)

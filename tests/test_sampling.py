@@ -19,7 +19,7 @@ from po_jax.sampling import Strategy, sample
 from po_jax.sampling.strategy import choose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.config import StackConfig, T5Gemma2Config, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
 from tests.t5.test_network import VERSIONS, golden_config, load_tree, packing, scanned
 
@@ -50,6 +50,10 @@ FAMILIES = {
     "t5": TINY,
     "t5gemma": T5GemmaLM(
         T5GemmaConfig(VOCAB, dataclasses.replace(STACK, emb_dim=6), STACK),
+        special_ids=SpecialIds(pad=0, eos=EOS, start=2),
+    ),
+    "t5gemma2": T5GemmaLM(
+        T5Gemma2Config(VOCAB, *[dataclasses.replace(STACK, attention_softcap=None)] * 2),
         special_ids=SpecialIds(pad=0, eos=EOS, start=2),
     ),
 }

@@ -24,13 +24,13 @@ class AdapterFacts:
 
     Attributes:
       base: path of the checkpoint that is adapted.
-      fingerprint: of the base's parameters, as they are stored there.
+      fingerprint: of the base's parameters, as they are stored there; None where it does not say.
       scale: of the product of A and B.
       dtype: that the base's matrices were kept in.
     """
 
     base: str
-    fingerprint: str
+    fingerprint: str | None
     scale: float
     dtype: str
 

@@ -114,11 +114,17 @@ class Conversion:
             _require_same(self.average, written.average)
 
     def _write_hugging_face(self, directory: epath.Path) -> None:
+        like = self.described.path if self.described.format == "hugging_face" else None
         hugging_face.write(
-            directory, self.parameters, self.config, family=self.family, kept=self._kept()
+            directory,
+            self.parameters,
+            self.config,
+            family=self.family,
+            kept=self._kept(),
+            beside={} if like is None else hugging_face.vision(like),
         )
-        if self.described.format == "hugging_face":
-            hugging_face.copy_rest(self.described.path, directory)
+        if like is not None:
+            hugging_face.copy_rest(like, directory)
         if self.vocabulary is None:
             return
         rows = self.config.vocab_size

@@ -6,6 +6,7 @@ config and the tokenizer's files.
 
 from collections.abc import Mapping
 import json
+import types
 from typing import Any
 
 from etils import epath
@@ -14,15 +15,21 @@ import numpy as np
 from po_jax.checkpoints import (
     about,
     hugging_face_config,
-    hugging_face_t5gemma,
+    hugging_face_t5gemma2,
+    json_files,
     safetensors,
     tokenizer,
 )
 from po_jax.checkpoints import leaves as lazy
-from po_jax.checkpoints.hugging_face_config import CONFIG, Config, special_ids_json, to_json
+from po_jax.checkpoints.hugging_face_config import (
+    CONFIG,
+    GEMMAS,
+    Config,
+    special_ids_json,
+    to_json,
+)
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.t5.config import T5Config
-from po_jax.t5gemma.config import T5GemmaConfig
 
 EMBEDDING = "token_embedder/embedding"
 GENERATION = "generation_config.json"
@@ -58,9 +65,8 @@ def is_hugging_face(path: epath.Path) -> bool:
 
 def names(config: Config) -> dict[str, str]:
     """Hugging Face's name of every parameter of the network of named layers, by T5X's name."""
-    if isinstance(config, T5GemmaConfig):
-        return hugging_face_t5gemma.names(config)
-    return _t5_names(config)
+    gemma = GEMMAS.get(type(config))
+    return _t5_names(config) if gemma is None else gemma.names(config)
 
 
 def _t5_names(config: T5Config) -> dict[str, str]:
@@ -89,6 +95,8 @@ def _t5_names(config: T5Config) -> dict[str, str]:
 def read(directory: epath.Path) -> tuple[dict[str, Leaf], Config, str]:
     """The leaves of a directory by T5X's names, opened but not read; its network and family.
 
+    Of a T5Gemma 2 those of the text part.
+
     Raises:
       ValueError: naming a file that is absent or truncated, an option of the config that is
         unknown, or a leaf that is absent, unknown, or differs from the one it should equal.
@@ -96,12 +104,11 @@ def read(directory: epath.Path) -> tuple[dict[str, Leaf], Config, str]:
     tensors = dict(safetensors.read(directory))
     config, family = hugging_face_config.read(directory, has_head=HEAD_WEIGHT in tensors)
     wanted = names(config)
-    if isinstance(config, T5GemmaConfig):
-        copies = hugging_face_t5gemma.COPIES
-    else:
-        copies = _t5_copies(tensors, config)
+    gemma = GEMMAS.get(type(config))
+    copies = _t5_copies(tensors, config) if gemma is None else gemma.COPIES
     copies = {name: original for name, original in copies.items() if name in tensors}
-    _require(tensors, wanted, directory, known=(*copies, *_UNUSED))
+    left = () if gemma is not hugging_face_t5gemma2 else hugging_face_t5gemma2.vision(tensors)
+    _require(tensors, wanted, directory, known=(*copies, *_UNUSED, *left))
     for name, original in copies.items():
         _require_equal(tensors[name], tensors[original])
     leaves = {
@@ -126,7 +133,7 @@ def _t5_copies(tensors: dict[str, Leaf], config: T5Config) -> dict[str, str]:
 
 
 def _same_layout(name: str) -> bool:
-    return name.endswith(("/embedding", "/scale"))
+    return name.endswith(("/embedding", "/image_end", "/scale"))
 
 
 def _require(
@@ -160,6 +167,7 @@ def write(
     *,
     family: str,
     kept: Mapping[str, Any] | None = None,
+    beside: Leaves = types.MappingProxyType({}),
 ) -> None:
     """Writes weights, config and generation config into an existing directory.
 
@@ -167,8 +175,9 @@ def write(
       directory: that exists; `new_directory` makes an all-or-nothing one.
       parameters: those of the network of named layers.
       config: of that network.
-      family: `model_type`: t5, mt5, umt5 or t5gemma.
+      family: `model_type`: t5, mt5, umt5, t5gemma or t5gemma2.
       kept: another config.json, whose options stay where the network does not determine them.
+      beside: tensors that are none of the network's, by Hugging Face's names; see `vision`.
 
     Raises:
       ValueError: if the family cannot hold the network.
@@ -179,7 +188,7 @@ def write(
         theirs: parameters[ours] if _same_layout(ours) else lazy.transposed(parameters[ours])
         for ours, theirs in names(config).items()
     }
-    safetensors.write(directory, tensors)
+    safetensors.write(directory, {**tensors, **beside})
     _write_json(directory / CONFIG, description)
     ids = hugging_face_config.special_ids(directory)
     _write_json(directory / GENERATION, special_ids_json(ids))
@@ -187,6 +196,13 @@ def write(
 
 def _write_json(file: epath.Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def vision(directory: epath.Path) -> Leaves:
+    """The tensors of a T5Gemma 2's vision tower, as they are; none of any other directory."""
+    if json_files.read_object(directory / CONFIG)["model_type"] != hugging_face_t5gemma2.FAMILY:
+        return {}
+    return hugging_face_t5gemma2.vision(safetensors.read(directory))
 
 
 def copy_rest(source: epath.Path, target: epath.Path) -> None:

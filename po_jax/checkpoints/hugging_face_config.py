@@ -1,14 +1,14 @@
-"""Hugging Face's config.json of a T5, to and from `T5Config`; a T5Gemma's has a file of its own."""
+"""Hugging Face's config.json of a T5, to and from `T5Config`; T5Gemmas' have files of their own."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from po_jax.checkpoints import hugging_face_t5gemma, json_files
+from po_jax.checkpoints import hugging_face_t5gemma, hugging_face_t5gemma2, json_files
 from po_jax.language_model import SpecialIds
 from po_jax.t5.config import T5Config
-from po_jax.t5gemma.config import T5GemmaConfig
+from po_jax.t5gemma.config import T5Gemma2Config, T5GemmaConfig
 
 CONFIG = "config.json"
 
@@ -17,7 +17,11 @@ FAMILIES = {  # By model_type. ByT5, Flan and UL2 are of type t5.
     "mt5": "MT5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
     hugging_face_t5gemma.FAMILY: "T5GemmaForConditionalGeneration",
+    hugging_face_t5gemma2.FAMILY: "T5Gemma2ForConditionalGeneration",
 }
+# By the type of their network; all other families are T5s.
+GEMMAS = {T5GemmaConfig: hugging_face_t5gemma, T5Gemma2Config: hugging_face_t5gemma2}
+_GEMMA_FAMILIES = {module.FAMILY: module for module in GEMMAS.values()}
 Config = T5Config | T5GemmaConfig
 ACTIVATIONS = {
     "relu": ("relu",),
@@ -69,8 +73,8 @@ def read(directory: epath.Path, *, has_head: bool) -> tuple[Config, str]:
         raise ValueError(
             f"{file}: expected a model_type of the T5 families {sorted(FAMILIES)}, got {family!r}."
         )
-    if family == hugging_face_t5gemma.FAMILY:
-        return hugging_face_t5gemma.read(content, file), family
+    if family in _GEMMA_FAMILIES:
+        return _GEMMA_FAMILIES[family].read(content, file), family
     return _read_t5(content, file, family, has_head=has_head), family
 
 
@@ -115,7 +119,7 @@ def special_ids(directory: epath.Path) -> SpecialIds:
       ValueError: if one is no token's id.
     """
     content = json_files.read_object(directory / CONFIG)
-    if content.get("model_type") == hugging_face_t5gemma.FAMILY:
+    if content.get("model_type") in _GEMMA_FAMILIES:
         return hugging_face_t5gemma.special_ids(content, directory / CONFIG)
     found = {ours: content.get(theirs) for ours, theirs in _SPECIAL_IDS.items()}
     wrong = [id for id in found.values() if id is not None and (type(id) is not int or id < 0)]
@@ -154,12 +158,13 @@ def to_json(config: Config, *, family: str, dtype: str, kept: Mapping[str, Any])
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {family!r}.")
-    if isinstance(config, T5GemmaConfig) != (family == hugging_face_t5gemma.FAMILY):
+    gemma = GEMMAS.get(type(config))
+    if gemma is not _GEMMA_FAMILIES.get(family):
         raise ValueError(
             f"family {family}: expected a network of it, got a {type(config).__name__}."
         )
-    if isinstance(config, T5GemmaConfig):
-        return hugging_face_t5gemma.to_json(config, dtype=dtype, kept=kept)
+    if gemma is not None:
+        return gemma.to_json(config, dtype=dtype, kept=kept)
     shared = family != "umt5"
     if config.shared_relative_bias != shared:
         raise ValueError(

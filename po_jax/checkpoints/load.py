@@ -12,9 +12,16 @@ from jaxtyping import PRNGKeyArray
 import numpy as np
 
 from po_jax import files
-from po_jax.checkpoints import hugging_face, hugging_face_config, orbax, t5x_legacy, trees
+from po_jax.checkpoints import (
+    hugging_face,
+    hugging_face_config,
+    orbax,
+    peft_files,
+    t5x_legacy,
+    trees,
+)
 from po_jax.checkpoints import leaves as lazy
-from po_jax.checkpoints.about import About
+from po_jax.checkpoints.about import About, AdapterFacts
 from po_jax.checkpoints.adapters import Adapter
 from po_jax.checkpoints.leaves import Leaf, Leaves
 from po_jax.language_model import LanguageModel, frozen_part, joined, trained_part
@@ -29,7 +36,7 @@ class Checkpoint:
 
     Attributes:
       path: of the checkpoint itself, where a directory of several was given.
-      format: `hugging_face`, `t5x` (legacy) or `orbax` (T5X's newer one and po_jax's own).
+      format: `hugging_face`, `peft`, `t5x` (legacy) or `orbax` (T5X's newer one and po_jax's own).
       parameters: by T5X's names, of named or stacked layers.
       slots: of Adafactor, "<path of the parameter>/v_row" and so on; empty where it has none.
       average: moving average of the parameters; empty where it has none.
@@ -55,7 +62,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: epath.PathLike) -> Checkpoint:
-    """Opens a Hugging Face, T5X or po_jax checkpoint, or the latest of a directory of them.
+    """Opens a Hugging Face, PEFT, T5X or po_jax checkpoint, or the latest of a directory of them.
 
     Raises:
       ValueError: if the path is none of these, out of reach, or damaged.
@@ -73,13 +80,16 @@ def _open(path: epath.Path) -> Checkpoint:
         return Checkpoint(
             path, "hugging_face", parameters, {}, config=config, family=family, about=about
         )
+    if peft_files.is_peft(path):
+        return _open_peft(path)
     if t5x_legacy.is_legacy(path):
         state = _training_state(path, "t5x", t5x_legacy.read(path))
         return dataclasses.replace(state, about=About.read(path))
     if tree := orbax.find(path):
         state = _training_state(path, "orbax", orbax.read(tree))
         state = dataclasses.replace(state, about=orbax.about(tree))
-        return state if state.about.adapter is None else _with_base(state)
+        facts = state.about.adapter
+        return state if facts is None else _with_base(state, facts, _base(path, facts.base))
     raise ValueError(
         f"{path}: expected a Hugging Face directory ({hugging_face.CONFIG}), a T5X or po_jax "
         f"checkpoint ({t5x_legacy.INDEX} or {orbax.METADATA}) or a directory of those, got "
@@ -87,14 +97,32 @@ def _open(path: epath.Path) -> Checkpoint:
     )
 
 
-def _with_base(state: Checkpoint) -> Checkpoint:
-    """The model that an adapter and its base make."""
-    facts = state.about.adapter
-    assert facts is not None
+def _open_peft(path: epath.Path) -> Checkpoint:
+    """An adapter in PEFT's format, on the Hugging Face directory that it names."""
+    said = peft_files.read_config(path)
+    base = _base(path, said["base_model_name_or_path"])
+    if base.config is None:
+        raise ValueError(
+            f"{path}: expected the adapter of a Hugging Face directory, got one of {base.path} "
+            f"({base.format})"
+        )
+    dtype = next(iter(base.parameters.values())).dtype.name
+    facts = AdapterFacts(str(base.path), None, peft_files.scale(said), dtype)
+    leaves = peft_files.read_weights(path, base.config)
+    about = dataclasses.replace(About.read(path), special_ids=base.about.special_ids)
+    state = {f"{ADAPTER}/{name}": leaf for name, leaf in leaves.items()}
+    return _with_base(Checkpoint(path, "peft", state, {}, about=about), facts, base)
+
+
+def _base(path: epath.Path, base: str) -> Checkpoint:
     try:
-        base = open_checkpoint(facts.base)
+        return open_checkpoint(base)
     except ValueError as error:
-        raise ValueError(f"{state.path} is an adapter; its base: {error}") from error
+        raise ValueError(f"{path} is an adapter; its base: {error}") from error
+
+
+def _with_base(state: Checkpoint, facts: AdapterFacts, base: Checkpoint) -> Checkpoint:
+    """The model that an adapter and its base make."""
     leaves = {name.removeprefix(f"{ADAPTER}/"): leaf for name, leaf in state.parameters.items()}
     adapter = Adapter(str(state.path), leaves, base.parameters, facts)
     return dataclasses.replace(

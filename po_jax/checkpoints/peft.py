@@ -1,8 +1,4 @@
-"""An adapter in the format of PEFT, which puts it on a Hugging Face model: two files.
-
-`adapter_config.json` says what is adapted, `adapter_model.safetensors` holds A and B, each named
-after its module there and transposed, as torch's linear layers have their weights.
-"""
+"""Writes an adapter in the format of PEFT, which puts it on a Hugging Face model."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -12,14 +8,12 @@ from typing import Any, ClassVar
 from etils import epath
 import numpy as np
 
-from po_jax.checkpoints import hugging_face, safetensors, trees
 from po_jax.checkpoints import leaves as lazy
+from po_jax.checkpoints import peft_files, safetensors, trees
 from po_jax.checkpoints.directories import new_directory
 from po_jax.checkpoints.leaves import Leaves
 from po_jax.checkpoints.load import Checkpoint
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+from po_jax.checkpoints.peft_files import CONFIG, WEIGHTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +71,13 @@ def plan(checkpoint: Checkpoint) -> Export:
             f"{checkpoint.path}: expected an adapter of a Hugging Face directory, as PEFT's are, "
             f"got one of {base.path} ({base.format}): write it merged, as hugging_face"
         )
-    theirs = hugging_face.names(base.config)
+    known = peft_files.modules(base.config)
     modules: set[str] = set()
     tensors: dict[str, lazy.Leaf] = {}
     for name, leaf in trees.named_layers(adapter.leaves).items():
         path, _, which = name.rpartition("/")
-        module = theirs[path].removesuffix(".weight")
-        modules.add(module)
-        tensors[f"base_model.model.{module}.lora_{which.upper()}.weight"] = lazy.transposed(leaf)
+        modules.add(known[path])
+        tensors[peft_files.name(known[path], which)] = lazy.transposed(leaf)
     rank = min(min(leaf.shape) for leaf in tensors.values())
     config = {
         "peft_type": "LORA",

@@ -1,1 +1,1 @@
-"""The T5Gemma family in Flax linen: Gemma 2's parts in a T5's shape."""
+"""The T5Gemma families in Flax linen: Gemma 2's, and Gemma 3's, parts in a T5's shape."""

@@ -1,8 +1,8 @@
-"""The hyperparameters that tell one T5Gemma from another."""
+"""The hyperparameters that tell one T5Gemma from another, and the first from the second."""
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +24,14 @@ class StackConfig:
       mlp_dim: width of the feed-forward layer.
       num_layers: depth.
       query_scalar: attention logits are divided by its square root.
-      sliding_window: how far a sliding layer looks: an encoder's to both sides, a decoder's over so
-        many positions, its own included.
+      sliding_window: how far a sliding layer looks: a decoder's over so many positions, its own
+        included; an encoder's to both sides, or, of T5Gemma 2, over so many in all.
       sliding_layers: whether each layer is a sliding one; by default every other one, the first
         among them.
       attention_softcap: c of the attention logits' c tanh(x / c); None for none.
       rope_theta: base of the rotary positions' wavelengths.
+      full_rope_theta: that of layers that do not slide; None for the same.
+      full_rope_factor: by which their positions are divided.
 
     Raises:
       ValueError: on an option outside its range.
@@ -46,6 +48,8 @@ class StackConfig:
     sliding_layers: Sequence[bool] | None = None
     attention_softcap: float | None = 50.0
     rope_theta: float = 10000.0
+    full_rope_theta: float | None = None
+    full_rope_factor: float = 1.0
 
     def __post_init__(self):
         sliding = self.sliding_layers
@@ -58,7 +62,8 @@ class StackConfig:
                 raise ValueError(
                     f"StackConfig.{name}: expected a positive integer, got {getattr(self, name)!r}."
                 )
-        for name in ("query_scalar", "rope_theta", "attention_softcap"):
+        rope = ("rope_theta", "full_rope_theta", "full_rope_factor")
+        for name in ("query_scalar", "attention_softcap", *rope):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(
                     f"StackConfig.{name}: expected a positive number, got {getattr(self, name)!r}."
@@ -80,6 +85,15 @@ class StackConfig:
         return tuple(
             self.sliding_window if slides else EVERYWHERE for slides in self.sliding_layers
         )
+
+    @property
+    def frequencies(self) -> tuple[np.ndarray, ...]:
+        """Of each layer, [D / 2]: by how much a head's coordinates turn from one position on."""
+        powers = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
+        sliding = 1.0 / np.float32(self.rope_theta) ** powers
+        full = 1.0 / np.float32(self.full_rope_theta or self.rope_theta) ** powers
+        full = full / np.float32(self.full_rope_factor)
+        return tuple(sliding if slides else full for slides in self.sliding_layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +126,11 @@ class T5GemmaConfig:
     scan_layers: bool = False
     remat_policy: str = "none"
 
+    shared_embedding: ClassVar[bool] = False
+    merged_attention: ClassVar[bool] = False
+    normed_heads: ClassVar[bool] = False
+    end_of_image: ClassVar[int | None] = None
+
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))  # Gin hands over its name.
         for name, valid, expected in (
@@ -125,3 +144,46 @@ class T5GemmaConfig:
                 raise ValueError(
                     f"T5GemmaConfig.{name}: expected {expected}, got {getattr(self, name)!r}."
                 )
+
+    @property
+    def encoder_reach(self) -> tuple[tuple[int, int], ...]:
+        """How many positions back and how many ahead each layer of the encoder looks."""
+        return tuple((window, window) for window in self.encoder.windows)
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Gemma2Config(T5GemmaConfig):
+    """Shape and options of the text part of a T5Gemma 2 (arXiv 2512.14856).
+
+    One table of embeddings serves encoder, decoder and head; the decoder looks at the completion
+    and at the prompt by one attention; queries and keys are normed. There is no vision tower.
+
+    Attributes:
+      final_softcap: None for none, as the published ones have it.
+      end_of_image: id of the token that ends an image; its input embedding is not in the table.
+
+    Raises:
+      ValueError: on an option outside its range, or stacks that no T5Gemma 2 has.
+    """
+
+    final_softcap: float | None = None
+    end_of_image: int = 256000  # type: ignore[misc]
+
+    shared_embedding = merged_attention = normed_heads = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        stacks = (self.encoder, self.decoder)
+        widths = [stack.emb_dim for stack in stacks]
+        caps = [stack.attention_softcap for stack in stacks]
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"T5Gemma2Config: expected one emb_dim of encoder and decoder, got {widths}."
+            )
+        if caps != [None, None]:
+            raise ValueError(f"T5Gemma2Config: expected no attention_softcap, got {caps}.")
+
+    @property
+    def encoder_reach(self) -> tuple[tuple[int, int], ...]:
+        """How many positions back and how many ahead each layer of the encoder looks."""
+        return tuple(((window - 1) // 2, window // 2) for window in self.encoder.windows)

@@ -16,20 +16,18 @@ class EncoderLayer(nn.Module):
     config: T5GemmaConfig
 
     @nn.compact
-    def __call__(self, x, window, allowed, angles, deterministic):
-        """A layer that looks `window` positions to either side, of those `allowed` [., ., S]."""
-        cfg = self.config
+    def __call__(self, x, each, allowed, deterministic):
+        """A layer that looks so far back and ahead, at positions `allowed` [., ., S]."""
+        cfg, (back, ahead, frequencies) = self.config, each
         x = shard(x, "batch", "length", "embed")
         positions = jnp.arange(x.shape[1])
-        near = jnp.abs(positions[:, None] - positions[None]) <= window
-        bias = mask_bias(allowed & near[None])
+        distance = positions[:, None] - positions[None]
+        bias = mask_bias(allowed & ((distance <= back) & (-distance <= ahead))[None])
+        angles = layers.angles(positions, frequencies)
         y = layers.RMSNorm(cfg.dtype, name="pre_attention_layer_norm")(x)
-        attention = layers.Attention(
-            cfg.encoder, cfg.scan_layers, cfg.dropout_rate, cfg.dtype, name="attention"
-        )
-        y = attention(
-            y, *attention.keys_values(y, angles), bias, angles, deterministic=deterministic
-        )
+        attention = layers.Attention(cfg, cfg.encoder, name="attention")
+        sources = [(*attention.keys_values(y, angles), bias)]
+        y = attention(y, sources, angles, deterministic=deterministic)
         y = layers.RMSNorm(cfg.dtype, name="post_attention_layer_norm")(y)
         x = shard(x + dropout(self, y, cfg.dropout_rate, deterministic), "batch", "length", "embed")
         y = layers.RMSNorm(cfg.dtype, name="pre_mlp_layer_norm")(x)
@@ -43,22 +41,31 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embedding, layers and the last norm."""
+    """Embedding, layers and the last norm.
+
+    Attributes:
+      config: of the network.
+      shared: the embedding, where it is not the encoder's own.
+    """
 
     config: T5GemmaConfig
+    shared: layers.Embed | None = None
 
     @nn.compact
     def __call__(self, tokens, allowed, deterministic):
         cfg, stack = self.config, self.config.encoder
-        x = layers.Embed(cfg.vocab_size, stack.emb_dim, cfg.dtype, name="token_embedder")(tokens)
-        x = dropout(self, x, cfg.dropout_rate, deterministic)
-        angles = layers.angles(jnp.arange(tokens.shape[1]), stack.head_dim, stack.rope_theta)
-        layer = layer_class(cfg, EncoderLayer, stack.num_layers, (False, True, True), ["__call__"])
+        embed = self.shared
+        if embed is None:
+            embed = layers.Embed(cfg.vocab_size, stack.emb_dim, cfg.dtype, name="token_embedder")
+        x = dropout(self, embed(tokens), cfg.dropout_rate, deterministic)
+        layer = layer_class(cfg, EncoderLayer, stack.num_layers, (False, True), ["__call__"])
+        back, ahead = zip(*cfg.encoder_reach, strict=True)
+        each = (back, ahead, stack.frequencies)
         if cfg.scan_layers:
-            windows = jnp.asarray(stack.windows, jnp.int32)
-            x, _ = layer(cfg, name="encoder")(x, windows, allowed, angles, deterministic)
+            each = tuple(jnp.asarray(part) for part in each)
+            x, _ = layer(cfg, name="encoder")(x, each, allowed, deterministic)
         else:
-            for i, window in enumerate(stack.windows):
-                x, _ = layer(cfg, name=f"layers_{i}")(x, window, allowed, angles, deterministic)
+            for i, own in enumerate(zip(*each, strict=True)):
+                x, _ = layer(cfg, name=f"layers_{i}")(x, own, allowed, deterministic)
         x = layers.RMSNorm(cfg.dtype, name="encoder_norm")(x)
         return dropout(self, x, cfg.dropout_rate, deterministic)

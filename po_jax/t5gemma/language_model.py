@@ -1,4 +1,4 @@
-"""T5Gemma as a `po_jax.language_model.LanguageModel`."""
+"""T5Gemma and T5Gemma 2 as a `po_jax.language_model.LanguageModel`."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from po_jax.t5gemma.network import Transformer
 
 @dataclasses.dataclass(frozen=True)
 class T5GemmaLM(EncoderDecoder):
-    """A T5Gemma as a conditional distribution over completions: pi(y | x).
+    """A T5Gemma, or the text part of a T5Gemma 2, as a distribution over completions: pi(y | x).
 
     Attributes:
       special_ids: of the checkpoint's vocabulary; its decoder starts with BOS.

@@ -1,7 +1,8 @@
 """The T5Gemma network: encoder, decoder and the two ways to run a decoder, as `po_jax.t5.network`.
 
-Parameter trees are like a T5's, `layers_0` and so on or stacked on axis 1, but for an embedding in
-each stack and norms after what they were before. Shape letters: see `layers.py`.
+Parameter trees are like a T5's, `layers_0` and so on or stacked on axis 1, but for norms after what
+they were before too, and an embedding in each stack where the two do not share one. Shape letters:
+see `layers.py`.
 """
 
 from flax import linen as nn
@@ -9,13 +10,16 @@ import jax.numpy as jnp
 
 from po_jax.partitioning import shard
 from po_jax.t5.stack import mask_bias
+from po_jax.t5gemma import layers
 from po_jax.t5gemma.config import T5GemmaConfig
 from po_jax.t5gemma.decoder import Decoder
 from po_jax.t5gemma.encoder import Encoder
 
 
 class Transformer(nn.Module):
-    """A T5Gemma (arXiv 2504.06225). Methods are called through `apply(..., method="encode")`.
+    """A T5Gemma or the text part of a T5Gemma 2.
+
+    Methods are called through `apply(..., method="encode")`.
 
     Attributes:
       config: its shape.
@@ -26,8 +30,12 @@ class Transformer(nn.Module):
     pad: int
 
     def setup(self):
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        cfg, shared = self.config, None
+        if cfg.shared_embedding:
+            sizes = (cfg.vocab_size, cfg.decoder.emb_dim, cfg.dtype, cfg.end_of_image)
+            shared = self.token_embedder = layers.Embed(*sizes)
+        self.encoder = Encoder(cfg, shared)
+        self.decoder = Decoder(cfg, shared)
 
     @property
     def scan_layers(self):

@@ -1,10 +1,11 @@
-"""What leaves the house of an adapter, held against `transformers`: merged, and in PEFT's format.
+"""An adapter out of the house, held against `transformers`, merged and in PEFT's format, and back.
 
 PEFT itself is not needed: what it computes, W x + (lora_alpha / r) B A x, is done here by hand, to
 the modules that its files name.
 """
 
 import dataclasses
+from functools import partial
 import json
 
 from etils import epath
@@ -12,42 +13,54 @@ import jax
 import numpy as np
 import optax
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from launch import convert
-from po_jax.checkpoints import adapters, describe
+from po_jax.checkpoints import adapters, describe, peft_files, trees
 from po_jax.checkpoints.about import About, AdapterFacts
 from po_jax.checkpoints.load import load_parameters, open_checkpoint
 from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.lora import LoRA
 from po_jax.partitioning import make_partitioner
 from po_jax.training.state import TrainState
-from tests.launch import hub_t5
+from tests.launch import hub_t5, hub_t5gemma
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 INPUTS = np.random.default_rng(0).integers(2, 900, (2, 7)).astype(np.int32)
+WRITERS = {
+    "t5": hub_t5.write,
+    "t5gemma": hub_t5gemma.write,
+    "t5gemma2": partial(hub_t5gemma.write, config=hub_t5gemma.SECOND, family="t5gemma2"),
+}
+PEFT = ["--format=peft"]
+TARGETED = ".*(query|key|wo|out)/kernel"
+FIRST = "encoder.block.0.layer.0.SelfAttention.q"
 TARGETS = np.random.default_rng(1).integers(2, 900, (2, 3)).astype(np.int32)
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(False, id="named"),
-        pytest.param(True, id="scanned", marks=pytest.mark.slow),
+        pytest.param(("t5", False), id="named"),
+        *(
+            pytest.param((family, scanned), id=f"{family} {scanned}", marks=pytest.mark.slow)
+            for family, scanned in (("t5", True), ("t5gemma", False), ("t5gemma2", True))
+        ),
     ],
 )
 def exported(request, tmp_path_factory):
-    """A T5 as `transformers` reads it, an adapter on it that went somewhere, and its logits."""
+    """A model as `transformers` reads it, an adapter on it that went somewhere, and its logits."""
     folder = epath.Path(tmp_path_factory.mktemp("peft"))
-    hub_t5.write(folder / "hub")
+    family, scanned = request.param
+    WRITERS[family](folder / "hub")
     base = open_checkpoint(folder / "hub")
     network = describe.language_model(base)
-    if request.param:
-        config = describe.with_layers(network.config, scanned=True, family="t5")
+    if scanned:
+        config = describe.with_layers(network.config, scanned=True, family=family)
         network = dataclasses.replace(network, config=config)
-    model = LoRA(network, rank=2, alpha=5.0, targets=".*(query|wo|out)/kernel")
+    model = LoRA(network, rank=2, alpha=5.0, targets=TARGETED)
     params = load_parameters(model, folder / "hub", make_partitioner(devices=jax.devices()[:1]))
     rng = np.random.default_rng(2)
     adapter = jax.tree.map(
@@ -71,7 +84,7 @@ def theirs(model):
 
 
 def from_pretrained(folder):
-    return transformers.T5ForConditionalGeneration.from_pretrained(str(folder)).eval()
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(str(folder)).eval()
 
 
 def command(folder, to, format):
@@ -100,6 +113,73 @@ def test_peft_would_put_it_on_the_base(exported):
     assert not tensors
     np.testing.assert_allclose(theirs(model), logits, atol=2e-4, rtol=1e-4)
     assert np.abs(bare - logits).max() > 0.1
+
+
+def test_peft_is_read_as_it_was_written(exported):
+    folder, logits = exported
+    if not (folder / "peft").exists():
+        assert command(folder, "peft", "peft") == 0
+    here, back = open_checkpoint(folder / "run"), open_checkpoint(folder / "peft")
+    assert (back.format, back.base.path) == ("peft", folder / "hub")
+    assert back.adapter.facts.scale == here.adapter.facts.scale == 2.5
+    ours = trees.named_layers(here.adapter.leaves)
+    assert back.adapter.leaves.keys() == ours.keys()
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(back.adapter.leaves[name].value(), leaf.value())
+    assert convert.main([f"--from={folder / 'peft'}", f"--to={folder / 'again'}", *PEFT]) == 0
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (folder / "again" / file).read_bytes() == (folder / "peft" / file).read_bytes()
+    # And it goes on as an adapter, of a network whose layers are stacked or not.
+    model = LoRA(describe.language_model(back), rank=2, alpha=5.0, targets=TARGETED)
+    params = load_parameters(model, back, make_partitioner(devices=jax.devices()[:1]))
+    found = jax.jit(model.logits)(params, INPUTS, TARGETS)
+    np.testing.assert_allclose(found, logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"peft_type": "IA3"}, "expected peft_type to be 'LORA', got 'IA3'"),
+        ({"use_dora": True}, "expected use_dora to be False, got True"),
+        ({"bias": "all"}, "expected bias to be 'none', got 'all'"),
+        ({"modules_to_save": ["lm_head"]}, r"modules_to_save to be None, got \['lm_head'\]"),
+        ({"rank_pattern": {"q": 3}}, "expected rank_pattern to be None, got {'q': 3}"),
+        ({"init_lora_weights": "pissa"}, "expected init_lora_weights in .*, got 'pissa'"),
+        ({"r": None}, "expected r, got None"),
+        ({"base_model_name_or_path": "google/flan"}, "a folder that is here, got 'google/flan'"),
+    ],
+)
+def test_what_is_no_plain_adapter_is_refused(tmp_path, change, complaint):
+    plain = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": str(tmp_path),
+        "r": 4,
+        "lora_alpha": 6,
+        "modules_to_save": [],
+        "rank_pattern": {},
+    }
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(plain))
+    found = peft_files.read_config(epath.Path(tmp_path))
+    assert peft_files.scale(found) == 1.5 and peft_files.scale({**found, "use_rslora": True}) == 3
+    file.write_text(json.dumps(plain | change))
+    with pytest.raises(ValueError, match=complaint):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "complaint"),
+    [
+        ({"decoder.embed_tokens.lora_embedding_A": (2, 8)}, "1 of them others .*embedding_A"),
+        ({f"{FIRST}.lora_A.weight": (2, 8)}, "one alone of .*layers_0/attention/query/kernel/a"),
+        ({}, "got 0 tensors"),
+    ],
+)
+def test_tensors_that_are_no_pairs_of_linear_maps_are_refused(tmp_path, tensors, complaint):
+    arrays = {f"base_model.model.{n}": np.ones(shape, np.float32) for n, shape in tensors.items()}
+    save_file(arrays, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=complaint):
+        peft_files.read_weights(epath.Path(tmp_path), hub_t5.CONFIG)
 
 
 def test_merged_it_is_a_plain_directory(exported):

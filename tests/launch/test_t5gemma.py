@@ -14,6 +14,10 @@ from po_jax.checkpoints.load import open_checkpoint
 from tests.launch import hub_t5gemma
 from tests.launch.test_recipe import follow, write_comparisons
 
+FAMILIES = {  # name: (network, its gin file)
+    "t5gemma": (hub_t5gemma.CONFIG, hub_t5gemma.GIN),
+    "t5gemma2": (hub_t5gemma.SECOND, hub_t5gemma.SECOND_GIN),
+}
 HUB = "t5gemma-b-b-prefixlm-it"
 SMALL = {  # What makes the recipe's own commands quick.
     "gin/models/t5gemma/base.gin": "tiny.gin",
@@ -24,22 +28,26 @@ SMALL = {  # What makes the recipe's own commands quick.
 
 
 @pytest.fixture
-def inputs(tmp_path, monkeypatch):
-    """A small T5Gemma and comparisons, in the working directory; the parameters."""
+def inputs(request, tmp_path, monkeypatch):
+    """A small T5Gemma and comparisons, in the working directory; its family and parameters."""
+    family = getattr(request, "param", "t5gemma")
+    config, file = FAMILIES[family]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PO_JAX_JSONL_DIR", "data")
     monkeypatch.setenv("PO_JAX_VOCABULARY", "bytes")
-    Path("tiny.gin").write_text(hub_t5gemma.GIN)
+    Path("tiny.gin").write_text(file)
     directory = epath.Path(HUB)
-    before = hub_t5gemma.write(directory)
-    tokenizer.write(directory, tokenizer.BYTES, embedding_rows=hub_t5gemma.CONFIG.vocab_size)
+    before = hub_t5gemma.write(directory, config, family)
+    tokenizer.write(directory, tokenizer.BYTES, embedding_rows=config.vocab_size)
     write_comparisons()
-    yield before
+    yield family, before
     gin.clear_config()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("inputs", FAMILIES, indirect=True)
 def test_three_commands(inputs):
+    family, before = inputs
     judge, policy, back = follow("t5gemma.md", SMALL)
     # The untrained T5Gemma stands in for the judge, whose command is only read.
     gin_support.parse(judge, "")
@@ -51,10 +59,10 @@ def test_three_commands(inputs):
     assert start["step"] == 0 and start["kl"] == 0.0
     assert convert.main(back) == 0
     aligned = open_checkpoint("aligned")
-    assert (aligned.config, aligned.family) == (hub_t5gemma.CONFIG, "t5gemma")
+    assert (aligned.config, aligned.family) == (FAMILIES[family][0], family)
     assert aligned.about.special_ids == hub_t5gemma.IDS
-    assert aligned.parameters.keys() == inputs.keys()
-    moved = [np.abs(leaf.value() - inputs[n]).max() for n, leaf in aligned.parameters.items()]
+    assert aligned.parameters.keys() == before.keys()
+    moved = [np.abs(leaf.value() - before[n]).max() for n, leaf in aligned.parameters.items()]
     assert max(moved) > 0 and np.isfinite(moved).all()
     assert tokenizer.present(aligned.path)
 

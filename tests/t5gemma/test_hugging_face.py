@@ -1,18 +1,19 @@
-"""T5Gemma against `transformers`: the same logits and generations, in and out.
+"""T5Gemma and T5Gemma 2 against `transformers`: the same logits and generations, in and out.
 
-Models have random weights, odd sizes, different widths, depths and windows of encoder and decoder,
-padded batches, and prompts and completions longer than the windows.
+Models have random weights, odd sizes, different widths (of T5Gemma 2: heads), depths and windows of
+encoder and decoder, padded batches, and prompts and completions longer than the windows.
 """
 
 import dataclasses
 import json
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from po_jax.checkpoints import convert, describe
+from po_jax.checkpoints import convert, describe, safetensors
 from po_jax.checkpoints.convert import Target
 from po_jax.checkpoints.load import load, open_checkpoint
 from po_jax.language_model import SpecialIds
@@ -47,20 +48,62 @@ MODELS = {  # name: (encoder, decoder)
     "wide_encoder": (WIDE | CAPS, NARROW | CAPS),
     "wide_decoder": (NARROW | {"pad_token_id": 3}, WIDE | GLOBAL_FIRST | {"pad_token_id": 3}),
 }
-IDS = {"wide_encoder": SpecialIds(0, 1, 2), "wide_decoder": SpecialIds(3, 1, 2)}
+
+
+def rope(theta, factor):
+    """Of T5Gemma 2, whose layers without a window have another base, and positions divided."""
+    full = {"rope_type": "linear", "factor": factor, "rope_theta": theta}
+    return {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 50}}
+
+
+# Of T5Gemma 2 both have one width; an even window is not in the middle.
+SECOND = dict(
+    encoder=WIDE | dict(hidden_size=24, sliding_window=10, rope_parameters=rope(900, 8.0)),
+    decoder=NARROW | dict(hidden_size=24, num_hidden_layers=3, rope_parameters=rope(700, 2.0)),
+)
+SECOND["encoder"]["layer_types"] = ["sliding_attention", "sliding_attention", "full_attention"]
+SECOND["decoder"]["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
+VISION = dict(
+    hidden_size=16,
+    intermediate_size=18,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=28,
+    patch_size=14,
+)
+END_OF_IMAGE = 7
+ALL = [*MODELS, "second"]
+IDS = {
+    "wide_encoder": SpecialIds(0, 1, 2),
+    "wide_decoder": SpecialIds(3, 1, 2),
+    "second": SpecialIds(0, 1, 2),
+}
 VOCAB, BATCH, PROMPT, TARGET, NEW_TOKENS = 61, 3, 41, 17, 13
 
 
-@pytest.fixture(scope="module", params=MODELS)
+def random_first(name):
+    """A random T5Gemma of `transformers`, of one of MODELS."""
+    encoder, decoder = ({"vocab_size": VOCAB} | stack for stack in MODELS[name])
+    config = transformers.T5GemmaConfig(
+        encoder=encoder, decoder=decoder, vocab_size=VOCAB, pad_token_id=IDS[name].pad
+    )
+    return transformers.T5GemmaForConditionalGeneration(config)
+
+
+def random_second():
+    """A random T5Gemma 2 of `transformers`, with its vision tower."""
+    encoder, decoder = ({"vocab_size": VOCAB} | stack for stack in SECOND.values())
+    whole = dict(text_config=encoder, vision_config=VISION, mm_tokens_per_image=4)
+    whole["eoi_token_index"] = END_OF_IMAGE
+    config = transformers.T5Gemma2Config(encoder=whole, decoder=decoder)
+    return transformers.T5Gemma2ForConditionalGeneration(config)
+
+
+@pytest.fixture(scope="module", params=ALL)
 def model(request, tmp_path_factory):
     """Name of a model, and the directory of a random one of its shape."""
-    encoder, decoder = ({"vocab_size": VOCAB} | stack for stack in MODELS[request.param])
-    pad = IDS[request.param].pad
-    config = transformers.T5GemmaConfig(
-        encoder=encoder, decoder=decoder, vocab_size=VOCAB, pad_token_id=pad
-    )
     torch.manual_seed(7)
-    theirs = transformers.T5GemmaForConditionalGeneration(config)
+    theirs = random_second() if request.param == "second" else random_first(request.param)
     for name, parameter in theirs.named_parameters():  # Norms are not left at their start.
         scale = 0.3 if name.endswith("norm.weight") else parameter.shape[-1] ** -0.5
         parameter.data += scale * torch.randn_like(parameter)
@@ -70,7 +113,7 @@ def model(request, tmp_path_factory):
 
 
 def from_pretrained(directory):
-    return transformers.T5GemmaForConditionalGeneration.from_pretrained(directory).eval()
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
 
 
 def parameters(directory, **options):
@@ -88,6 +131,7 @@ def batch(ids):
     for tokens, lengths in ((prompts, (PROMPT, 20, 1)), (inputs, (TARGET, 9, 3))):
         for row, length in zip(tokens, lengths, strict=True):
             row[length:] = ids.pad
+    prompts[0, 5] = inputs[1, 4] = END_OF_IMAGE  # An ordinary token, but for T5Gemma 2.
     inputs[:, 0] = ids.start
     return prompts, inputs
 
@@ -135,7 +179,14 @@ def greedy(model, params, prompts):
 
 # Of named layers a cache is as short as the window, and its places are used again.
 LAYOUTS = pytest.mark.parametrize(
-    ("model", "scanned"), [("wide_encoder", True), ("wide_decoder", False)], indirect=["model"]
+    ("model", "scanned"),
+    [
+        ("wide_encoder", True),
+        ("wide_decoder", False),
+        ("second", False),
+        pytest.param("second", True, marks=pytest.mark.slow),
+    ],
+    indirect=["model"],
 )
 
 
@@ -194,7 +245,7 @@ def test_there_and_back_is_the_identity(model, tmp_path):
         tmp_path / "back"
     )
     back, original = open_checkpoint(tmp_path / "back"), open_checkpoint(directory)
-    assert back.config == original.config and back.family == "t5gemma"
+    assert back.config == original.config and back.family == original.family
     assert set(back.parameters) == set(describe.parameter_shapes(original.config))
     for path, leaf in original.parameters.items():
         assert np.array_equal(
@@ -207,9 +258,15 @@ def test_there_and_back_is_the_identity(model, tmp_path):
     assert before == after
     found = torch_logits(from_pretrained(tmp_path / "back"), IDS[name], prompts, inputs)
     np.testing.assert_array_equal(found, expected)
+    # Whatever is not of the network, a vision tower, is as it was.
+    beside, kept = (safetensors.read(epath.Path(d)) for d in (directory, tmp_path / "back"))
+    assert beside.keys() == kept.keys()
+    assert any("vision_tower" in tensor for tensor in beside) == (name == "second")
+    for tensor, leaf in beside.items():
+        np.testing.assert_array_equal(kept[tensor].value(), leaf.value())
 
 
-@pytest.mark.parametrize("model", ["wide_encoder"], indirect=True)
+@pytest.mark.parametrize("model", ["wide_encoder", "second"], indirect=True)
 def test_bfloat16(model, tmp_path):
     """On average no further from float32 than 1.5 times transformers' own bfloat16."""
     name, directory = model

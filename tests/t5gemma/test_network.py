@@ -14,7 +14,7 @@ from po_jax.language_model import SpecialIds
 from po_jax.models import SupervisedModel
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Strategy, sample
-from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.config import StackConfig, T5Gemma2Config, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
 
 IDS = SpecialIds(pad=3, eos=1, start=2)
@@ -33,20 +33,38 @@ DECODER = dataclasses.replace(
 )
 CONFIG = T5GemmaConfig(vocab_size=23, encoder=ENCODER, decoder=DECODER)
 MODEL = T5GemmaLM(CONFIG, special_ids=IDS)
+SECOND = T5GemmaLM(
+    T5Gemma2Config(
+        vocab_size=23,
+        encoder=dataclasses.replace(ENCODER, emb_dim=8, sliding_window=4, attention_softcap=None),
+        decoder=dataclasses.replace(DECODER, attention_softcap=None, full_rope_theta=700.0),
+        end_of_image=7,
+    ),
+    special_ids=IDS,
+)
 PROMPT = np.random.default_rng(0).integers(4, 23, (2, 9)).astype(np.int32)
-PROMPT[1, 4:] = IDS.pad
+PROMPT[1, 2], PROMPT[1, 4:] = 7, IDS.pad
 COMPLETION = np.random.default_rng(1).integers(4, 23, (2, 3, 7)).astype(np.int32)
 MASK = np.arange(7) < np.array([[7, 2, 4], [1, 7, 6]])[..., None]
 
 
-def with_options(**options):
-    return dataclasses.replace(MODEL, config=dataclasses.replace(CONFIG, **options))
+def with_options(model=MODEL, **options):
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **options))
 
 
 @pytest.fixture(scope="module")
 def params():
-    """Whose norms do not begin at 0."""
-    start = jax.jit(MODEL.init)(jax.random.key(0))
+    return moved(MODEL)
+
+
+@pytest.fixture(scope="module")
+def second_params():
+    return moved(SECOND)
+
+
+def moved(model):
+    """Parameters whose norms do not begin at 0."""
+    start = jax.jit(model.init)(jax.random.key(0))
     noise = jax.random.normal(jax.random.key(1), (64,))
     return jax.tree.map(lambda x: x + noise[: len(x)] / 3 if x.ndim == 1 else x, start)
 
@@ -80,6 +98,15 @@ def test_a_scanned_and_rematerialised_stack_equals_the_named_layers(params):
     )
 
 
+def test_gradients_of_the_second_are_finite_in_bfloat16(second_params):
+    """All of them, the one of the vector that ends an image too."""
+    model = with_options(SECOND, dtype="bfloat16", scan_layers=True, remat_policy="full")
+    value, gradient = loss(model)(stacked(second_params, model))
+    assert np.isfinite(value) and value.dtype == jnp.float32
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all() and leaf.dtype == jnp.float32 and np.abs(leaf).max() > 0
+
+
 def test_gradients_are_finite_in_bfloat16(params):
     model = with_options(dtype="bfloat16", scan_layers=True, remat_policy="full")
     value, gradient = loss(model)(stacked(params, model))
@@ -103,17 +130,25 @@ def test_caches_have_the_heads_of_keys_the_whole_prompt_and_short_windows():
     assert own == (((6, 2, 3, 6),) * 2, ((6, 2, 7, 6),) * 2)
     cross, own = shapes(with_options(scan_layers=True))
     assert cross == ((2, 2, 2, 9, 6),) * 2 and own == ((2, 6, 2, 7, 6),) * 2
+    assert shapes(SECOND) == shapes(MODEL)
 
 
-def test_an_encoder_looks_to_both_sides_within_its_windows(params):
-    one_layer = dataclasses.replace(ENCODER, num_layers=1, sliding_layers=[True])
-    model = with_options(encoder=one_layer)
+@pytest.mark.parametrize(
+    ("model", "seen"),
+    [
+        (MODEL, [False, False, *[True] * 5, False, False]),  # by two positions to either side
+        (SECOND, [False, False, *[True] * 4, False, False, False]),  # one back, two ahead
+    ],
+)
+def test_an_encoder_looks_to_both_sides_within_its_windows(model, seen):
+    one = dataclasses.replace(model.config.encoder, num_layers=1, sliding_layers=[True])
+    model = with_options(model, encoder=one)
+    params = moved(model)
     encode = jax.jit(lambda prompt: model.encode(params, prompt).states[0])
     before = encode(PROMPT)
     after = encode(np.where(np.arange(9) == 4, 5 + PROMPT[:1, 4:5] % 7, PROMPT))
     changed = np.abs(np.asarray(after - before)).max(axis=-1) > 1e-6
-    # Two positions to either side.
-    np.testing.assert_array_equal(changed, [False, False, *[True] * 5, False, False])
+    np.testing.assert_array_equal(changed, seen)
 
 
 def test_parameters_for_sampling_give_the_same_logits_bit_for_bit(params):
@@ -172,6 +207,7 @@ def test_supervised_training_begins_with_the_models_own_start(params):
         ({"rope_theta": 0.0}, "rope_theta: expected a positive number, got 0.0"),
         ({"num_kv_heads": 3}, "a multiple of num_kv_heads.* got 4, 3 and 6"),
         ({"head_dim": 7}, "an even head_dim, got 4, 2 and 7"),
+        ({"full_rope_factor": -1.0}, "full_rope_factor: expected a positive number, got -1.0"),
         ({"sliding_layers": [True]}, "sliding_layers: expected one for each of 3 layers, got 1"),
     ],
 )
@@ -192,3 +228,16 @@ def test_a_stack_out_of_range_is_named(option, complaint):
 def test_a_configuration_out_of_range_is_named(option, complaint):
     with pytest.raises(ValueError, match=complaint):
         dataclasses.replace(CONFIG, **option)
+
+
+@pytest.mark.parametrize(
+    ("stack", "complaint"),
+    [
+        ({"emb_dim": 10}, r"expected one emb_dim of encoder and decoder, got \[10, 8\]"),
+        ({"attention_softcap": 50.0}, r"expected no attention_softcap, got \[50.0, None\]"),
+    ],
+)
+def test_stacks_that_no_second_has_are_refused(stack, complaint):
+    encoder = dataclasses.replace(SECOND.config.encoder, **stack)
+    with pytest.raises(ValueError, match=complaint):
+        with_options(SECOND, encoder=encoder)
