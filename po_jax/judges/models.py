@@ -85,7 +85,7 @@ def prefer(
         jnp.concatenate([second, first]),
     )
     forward, backward = jnp.split(jax.nn.sigmoid(logit), 2)
-    return 0.5 * (forward + (1.0 - backward)), sum(jnp.split(read, 2))
+    return 0.5 * (forward + (1.0 - backward)), jnp.sum(read.reshape(2, -1, 2), axis=0)
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
