@@ -147,7 +147,7 @@ def test_what_is_no_checkpoint(tmp_path):
     [
         (
             {"model_type": "longt5"},
-            r"config.json: .*\['mt5', 't5', 't5gemma', 'umt5'\], got 'longt5'",
+            r"config.json: .*\['mt5', 't5', 't5gemma', 't5gemma2', 'umt5'\], got 'longt5'",
         ),
         ({"feed_forward_proj": "gated-swish"}, "feed_forward_proj in .* got 'gated-swish'"),
         ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon in \[1e-06\], got 1e-05"),

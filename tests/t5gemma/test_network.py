@@ -91,11 +91,10 @@ def test_a_scanned_and_rematerialised_stack_equals_the_named_layers(params):
     scanned = with_options(scan_layers=True, remat_policy="minimal")
     found, found_gradient = loss(scanned)(stacked(params, scanned))
     assert found == pytest.approx(float(value), rel=1e-6)
-    jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-5),
-        found_gradient,
-        stacked(gradient, scanned),
-    )
+    for one, other in zip(
+        jax.tree.leaves(found_gradient), jax.tree.leaves(stacked(gradient, scanned)), strict=True
+    ):  # Of the largest: sums of thousands of terms that cancel are small beside their rounding.
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-5 * np.abs(other).max())
 
 
 def test_gradients_of_the_second_are_finite_in_bfloat16(second_params):
