@@ -4,7 +4,7 @@
 network needs these methods, and no change elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +46,7 @@ class LanguageModel(Protocol):
       special_ids: padding, EOS, and the decoder's start.
       has_dropout: whether what is given a dropout key depends on it.
       frozen: parts of its parameters that are not trained; all are, but for adapters.
+      beyond_shapes: what decides its function and no shape of a parameter tells.
     """
 
     @property
@@ -63,6 +64,11 @@ class LanguageModel(Protocol):
     def frozen(self) -> tuple[str, ...]:
         """Parts of its parameters, at the top of their tree, that are not trained."""
         return ()
+
+    @property
+    def beyond_shapes(self) -> Mapping[str, Any]:
+        """By name, as checkpoints keep it: another network's parameters are refused."""
+        return {}
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters."""

@@ -7,6 +7,7 @@ one base and different adapters read W together. At its start B is 0, and the mo
 bit for bit.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import re
@@ -104,6 +105,11 @@ class LoRA:
     def has_dropout(self) -> bool:
         """Whether anything is dropped where there is a dropout key."""
         return self.dropout_rate > 0.0 or self.base.has_dropout
+
+    @property
+    def beyond_shapes(self) -> Mapping[str, Any]:
+        """Of the base: the adapter's own scale is held against its checkpoint's by itself."""
+        return self.base.beyond_shapes
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """The shapes of A and B, by the path of the kernel."""

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from po_jax.checkpoints import json_files
-from po_jax.language_model import SpecialIds
+from po_jax.language_model import LanguageModel, SpecialIds
 
 FILE = "po_jax.json"
 POLICIES = ("a policy", "an SFT model")  # kinds that answer prompts; the others judge answers
@@ -43,27 +43,43 @@ class About:
       kind: of model, in words, such as "a policy" or "a trained reward model".
       special_ids: of its vocabulary.
       adapter: what the parameters are an adapter of; None where they are all of a model.
+      network: what decides its function and no shape of a parameter tells, such as the number of
+        heads, by name, as JSON has it.
     """
 
     kind: str | None = None
     special_ids: SpecialIds | None = None
     adapter: AdapterFacts | None = None
+    network: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel, kind: str | None = None) -> "About":
+        """What a language model's own checkpoint says."""
+        return cls(kind, model.special_ids).with_network(model.beyond_shapes)
+
+    def with_network(self, beyond_shapes: Mapping[str, Any]) -> "About":
+        """The same of this network; nothing is said of one without such options."""
+        network = json.loads(json.dumps(dict(beyond_shapes)))  # lists for tuples
+        return dataclasses.replace(self, network=network) if network else self
 
     def to_json(self) -> dict[str, Any]:
         """As it is saved."""
         content = dataclasses.asdict(self)
-        if self.adapter is None:
-            del content["adapter"]
+        for name in ("adapter", "network"):
+            if content[name] is None:
+                del content[name]
         return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "About":
         """What was saved; nothing where other programs wrote it."""
         ids, adapter = content.get("special_ids"), content.get("adapter")
+        network = content.get("network")
         return cls(
             content.get("kind"),
             SpecialIds(**ids) if isinstance(ids, dict) else None,
             AdapterFacts(**adapter) if isinstance(adapter, dict) else None,
+            network if isinstance(network, dict) else None,
         )
 
     @classmethod
@@ -73,19 +89,17 @@ class About:
         return cls.from_json(json_files.read_object(file)) if file.exists() else cls()
 
     def write(self, directory: epath.Path) -> None:
-        """Writes the directory's file, where the kind is known."""
-        if self.kind is not None:
+        """Writes the directory's file, where anything is known."""
+        if self != About():
             (directory / FILE).write_text(json.dumps(self.to_json(), indent=1) + "\n")
 
-    def require(
-        self, where: str, kinds: Collection[str | None], special_ids: SpecialIds | None
-    ) -> None:
+    def require(self, where: str, kinds: Collection[str | None], model: "About") -> None:
         """Holds what is said against what is wanted; what is not said is taken.
 
         Args:
           where: the checkpoint, for messages.
           kinds: that will do; empty for any.
-          special_ids: of the language model that is to read the checkpoint.
+          model: whose special ids and network are to read the checkpoint.
 
         Raises:
           ValueError: if they differ.
@@ -96,10 +110,19 @@ class About:
                 f"{where}: expected the checkpoint of {' or '.join(wanted)}, got that of "
                 f"{self.kind}"
             )
-        if None not in (self.special_ids, special_ids) and self.special_ids != special_ids:
+        ids = (model.special_ids, self.special_ids)
+        if None not in ids and ids[0] != ids[1]:
             raise ValueError(
-                f"{where}: expected the language model's {special_ids}, got {self.special_ids} "
+                f"{where}: expected the language model's {ids[0]}, got {ids[1]} "
                 "(its special_ids can be set; a T5's padding is always 0)"
+            )
+        wants, has = model.network or {}, self.network or {}
+        differing = [name for name in wants if name in has and wants[name] != has[name]]
+        if differing:
+            raise ValueError(
+                f"{where}: expected the network that the configuration describes, with "
+                f"{_listed(wants, differing)}, got one with {_listed(has, differing)}: no shape "
+                "would tell, but it would compute something else"
             )
 
     def require_base(self, where: str, model: "About") -> None:
@@ -120,4 +143,8 @@ class About:
         Raises:
           ValueError: as `require` does.
         """
-        self.require(where, POLICIES if model.kind in POLICIES else (), model.special_ids)
+        self.require(where, POLICIES if model.kind in POLICIES else (), model)
+
+
+def _listed(options: Mapping[str, Any], names: Collection[str]) -> str:
+    return ", ".join(f"{name} {options[name]}" for name in names)

@@ -107,7 +107,8 @@ class Conversion:
                 source.about.write(directory)
             else:
                 self._write_hugging_face(directory)
-                source.about.write(directory)
+                if source.about.kind is not None:  # its config says the rest
+                    source.about.write(directory)
             written = open_checkpoint(directory)
             _require_same(self.parameters, written.parameters)
             _require_same(self.slots, written.slots)

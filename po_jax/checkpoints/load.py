@@ -77,6 +77,7 @@ def _open(path: epath.Path) -> Checkpoint:
         parameters, config, family = hugging_face.read(path)
         ids = hugging_face_config.special_ids(path)
         about = dataclasses.replace(About.read(path), special_ids=ids)
+        about = about.with_network(config.beyond_shapes)
         return Checkpoint(
             path, "hugging_face", parameters, {}, config=config, family=family, about=about
         )
@@ -109,7 +110,9 @@ def _open_peft(path: epath.Path) -> Checkpoint:
     dtype = next(iter(base.parameters.values())).dtype.name
     facts = AdapterFacts(str(base.path), None, peft_files.scale(said), dtype)
     leaves = peft_files.read_weights(path, base.config)
-    about = dataclasses.replace(About.read(path), special_ids=base.about.special_ids)
+    about = dataclasses.replace(
+        About.read(path), special_ids=base.about.special_ids, network=base.about.network
+    )
     state = {f"{ADAPTER}/{name}": leaf for name, leaf in leaves.items()}
     return _with_base(Checkpoint(path, "peft", state, {}, about=about), facts, base)
 
@@ -239,7 +242,7 @@ def load_parameters(
       ValueError: if the checkpoint is damaged, or of another model or kind of it.
     """
     checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
-    checkpoint.about.require(f"{checkpoint.path}", kinds, model.special_ids)
+    checkpoint.about.require(f"{checkpoint.path}", kinds, About.of(model))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     like = laid_out(shapes, partitioner.shardings(shapes, model.parameter_axes()))
     if isinstance(model, LoRA):

@@ -239,7 +239,7 @@ class CheckpointManager:
         folder = self._directory / f"checkpoint_{step}"
         found = orbax.about(folder / "state")
         try:
-            found.require(f"{folder}", (wanted.kind,), wanted.special_ids)
+            found.require(f"{folder}", (wanted.kind,), wanted)
             found.require_base(f"{folder}", wanted)
         except ValueError as error:
             raise _WrongModel(str(error)) from error

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 
-from po_jax.checkpoints.about import POLICIES
+from po_jax.checkpoints.about import POLICIES, About
 from po_jax.checkpoints.load import Checkpoint, load_parameters, open_checkpoint
 from po_jax.data.corpus import BatchStream
 from po_jax.evaluation import training_curves
@@ -98,8 +98,8 @@ class SideBySide:
         opened = {name: open_checkpoint(path) for name, path in paths.items()}
         known: dict[str, str] = {}
         for name, checkpoint in opened.items():
-            ids = self.sampler.language_model.special_ids
-            checkpoint.about.require(f"{checkpoint.path}", POLICIES, ids)
+            model = About.of(self.sampler.language_model)
+            checkpoint.about.require(f"{checkpoint.path}", POLICIES, model)
             other = known.setdefault(os.path.realpath(checkpoint.path), name)
             if other != name:
                 raise ValueError(

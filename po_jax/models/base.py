@@ -68,7 +68,7 @@ class Model:
 
     def about(self) -> About:
         """What a checkpoint says of it beside the parameters."""
-        return About(self.kind, self.language_model.special_ids)
+        return About.of(self.language_model, self.kind)
 
     @property
     def has_dropout(self) -> bool:

@@ -87,3 +87,9 @@ class T5Config:
                 "T5Config: a scanned stack has a relative bias in each layer, as T5X's "
                 "scalable_t5; expected shared_relative_bias=False with scan_layers=True, got True."
             )
+
+    @property
+    def beyond_shapes(self) -> dict[str, Any]:
+        """What decides the network's function and no shape of a parameter tells."""
+        names = ("num_heads", "head_dim", "mlp_activations", "relative_max_distance")
+        return {name: getattr(self, name) for name in names}

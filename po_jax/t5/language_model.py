@@ -1,5 +1,6 @@
 """T5 as a `po_jax.language_model.LanguageModel`, and whatever has the methods of its module."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any, ClassVar
@@ -65,6 +66,11 @@ class EncoderDecoder:
     def has_dropout(self) -> bool:
         """Whether anything is dropped where there is a dropout key."""
         return self.config.dropout_rate > 0.0
+
+    @property
+    def beyond_shapes(self) -> Mapping[str, Any]:
+        """What decides the function and no shape of a parameter tells."""
+        return self.config.beyond_shapes
 
     @property
     def vocab_size(self) -> int:

@@ -87,6 +87,18 @@ class StackConfig:
         )
 
     @property
+    def beyond_shapes(self) -> dict[str, Any]:
+        """What decides the stack's function and no shape of a parameter tells."""
+        names = ("num_heads", "num_kv_heads", "head_dim", "query_scalar", "attention_softcap")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "windows": self.windows,
+            "rope_theta": self.rope_theta,
+            "full_rope_theta": self.full_rope_theta or self.rope_theta,
+            "full_rope_factor": self.full_rope_factor,
+        }
+
+    @property
     def frequencies(self) -> tuple[np.ndarray, ...]:
         """Of each layer, [D / 2]: by how much a head's coordinates turn from one position on."""
         powers = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
@@ -144,6 +156,20 @@ class T5GemmaConfig:
                 raise ValueError(
                     f"T5GemmaConfig.{name}: expected {expected}, got {getattr(self, name)!r}."
                 )
+
+    @property
+    def beyond_shapes(self) -> dict[str, Any]:
+        """What decides the network's function and no shape of a parameter tells."""
+        stacks = {"encoder": self.encoder, "decoder": self.decoder}
+        return {
+            "final_softcap": self.final_softcap,
+            "end_of_image": self.end_of_image,
+            **{
+                f"{name}.{option}": value
+                for name, stack in stacks.items()
+                for option, value in stack.beyond_shapes.items()
+            },
+        }
 
     @property
     def encoder_reach(self) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,7 @@
 """Which kind of model a checkpoint is of, and its special ids: recorded, held against its use."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -179,6 +180,49 @@ def test_other_special_ids_come_through_training_and_conversion(small, tmp_path)
             ids = [content[f"{x}_token_id"] for x in ("pad", "eos", "decoder_start")]
             assert ids == [0, 2, 3], (name, file)
         assert open_checkpoint(tmp_path / name).about.special_ids == IDS
+
+
+OPTIONS = ("num_heads", "head_dim", "mlp_activations", "relative_max_distance")
+OF_THE_SAME_SHAPES = [
+    {"num_heads": CONFIG.head_dim, "head_dim": CONFIG.num_heads},
+    {"relative_max_distance": 64},
+    {"mlp_activations": ("silu", *CONFIG.mlp_activations[1:])},
+]
+
+
+@pytest.mark.parametrize("change", OF_THE_SAME_SHAPES)
+def test_another_network_of_the_same_shapes_is_refused(small, tmp_path, partitioner, change):
+    """From a directory of Hugging Face, from one that was converted, and from a run's own."""
+    other = T5LM(dataclasses.replace(CONFIG, **change))
+    convert.plan(small.directory, Target(format="t5x")).write(tmp_path / "t5x")
+    manager = CheckpointManager(tmp_path / "run")
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state_like())
+    manager.save(1, params, about=MODELS["policy"].about())
+    manager.wait()
+    uses = [
+        *(
+            functools.partial(load_parameters, other, source, partitioner)
+            for source in (small.directory, tmp_path / "t5x", tmp_path / "run")
+        ),
+        lambda: start(model, small.directory, partitioner),
+        lambda: manager.restore(state_like(), model.about()),
+    ]
+    model = dataclasses.replace(MODELS["policy"], language_model=other)
+    wanted, found = (
+        ", ".join(
+            f"{n} {json.loads(json.dumps(getattr(network.config, n)))}"
+            for n in OPTIONS
+            if n in change
+        )
+        for network in (other, LM)
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match="no shape would tell") as error:
+            use()
+        assert f"with {wanted}, got one with {found}:" in str(error.value)
+    assert manager.steps == [1]  # Nothing was set aside.
+    manager.close()
+    load_parameters(LM, tmp_path / "run", partitioner)
 
 
 def test_what_other_programs_wrote_beside_the_arrays_says_nothing():
