@@ -17,10 +17,13 @@ from po_jax.checkpoints.manager import CheckpointManager
 from po_jax.judges import PreferenceModel, RewardModel, trained_judge
 from po_jax.judges.template import Template
 from po_jax.language_model import SpecialIds
+from po_jax.lora import LoRA
 from po_jax.models.policy import PolicyModel
 from po_jax.models.supervised import SupervisedModel
 from po_jax.partitioning import make_partitioner
 from po_jax.t5.language_model import T5LM
+from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.language_model import T5GemmaLM
 from po_jax.training.start import Start
 from tests.checkpoints.conftest import CONFIG
 
@@ -223,6 +226,50 @@ def test_another_network_of_the_same_shapes_is_refused(small, tmp_path, partitio
     assert manager.steps == [1]  # Nothing was set aside.
     manager.close()
     load_parameters(LM, tmp_path / "run", partitioner)
+
+
+GEMMA_STACK = StackConfig(
+    emb_dim=10,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    mlp_dim=14,
+    num_layers=3,
+    query_scalar=9,
+    sliding_window=5,
+)
+
+
+def gemma(config):
+    return T5GemmaLM(config, special_ids=IDS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sliding_window": 7},
+        {"sliding_layers": (True, True, False)},
+        {"rope_theta": 1e6},
+        {"full_rope_theta": 1e6},
+        {"full_rope_factor": 8.0},
+        {"query_scalar": 6},
+        {"attention_softcap": None},
+    ],
+)
+def test_another_t5gemma_of_the_same_shapes_is_refused(change):
+    config = T5GemmaConfig(vocab_size=64, encoder=GEMMA_STACK, decoder=GEMMA_STACK)
+    known = About.from_json(json.loads(json.dumps(About.of(gemma(config)).to_json())))
+    same = dataclasses.replace(GEMMA_STACK, full_rope_theta=GEMMA_STACK.rope_theta)
+    alike = dataclasses.replace(config, encoder=same, dtype="bfloat16", scan_layers=True)
+    known.require("here", (), About.of(gemma(alike)))
+    other = dataclasses.replace(GEMMA_STACK, **change)
+    for stack in ("encoder", "decoder"):
+        model = gemma(dataclasses.replace(config, **{stack: other}))
+        with pytest.raises(ValueError, match=rf"here: expected the network .* {stack}\."):
+            known.require("here", (), About.of(model))
+    capped = dataclasses.replace(config, final_softcap=None)
+    with pytest.raises(ValueError, match="with final_softcap None, got one with final_softcap 30"):
+        known.require("here", (), About.of(LoRA(gemma(capped), rank=2)))
 
 
 def test_what_other_programs_wrote_beside_the_arrays_says_nothing():
