@@ -10,7 +10,7 @@ Rows are trees of arrays. Integers and booleans with the most positions, as in `
 their length and are cut.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any, cast
 
@@ -162,6 +162,10 @@ class _ByLength:
     @property
     def frozen(self) -> tuple[str, ...]:
         return self.model.frozen
+
+    @property
+    def beyond_shapes(self) -> Mapping[str, Any]:
+        return self.model.beyond_shapes
 
     def init(self, key: PRNGKeyArray) -> Params:
         return self.model.init(key)
