@@ -96,9 +96,9 @@ class SideBySide:
                     f"got {n} for {name!r}"
                 )
         opened = {name: open_checkpoint(path) for name, path in paths.items()}
+        model = About.of(self.sampler.language_model)
         known: dict[str, str] = {}
         for name, checkpoint in opened.items():
-            model = About.of(self.sampler.language_model)
             checkpoint.about.require(f"{checkpoint.path}", POLICIES, model)
             other = known.setdefault(os.path.realpath(checkpoint.path), name)
             if other != name:

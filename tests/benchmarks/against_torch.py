@@ -36,7 +36,8 @@ import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
 from po_jax.t5.config import REMAT_POLICIES
-from tests.benchmarks.t5_work import BETA, HEAD_DIM, SIZES, TAU, VOCAB, Ours, work
+from tests.benchmarks.hugging_face_t5 import fresh
+from tests.benchmarks.t5_work import BETA, SIZES, TAU, Ours, work
 
 PAUSE = 0.5
 DEVICE = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -46,20 +47,9 @@ class Torch:
     """Hugging Face T5; `plain` tells the best plain code from the way TRL computes."""
 
     def __init__(self, emb_dim, num_heads, mlp_dim, layers, dtype, plain):
-        config = transformers.T5Config(
-            vocab_size=VOCAB,
-            d_model=emb_dim,
-            d_kv=HEAD_DIM,
-            d_ff=mlp_dim,
-            num_layers=layers,
-            num_decoder_layers=layers,
-            num_heads=num_heads,
-            dropout_rate=0.0,
-            decoder_start_token_id=0,
-        )
         torch.manual_seed(0)
         self.policy, self.reference = (
-            transformers.T5ForConditionalGeneration(config).to(DEVICE, getattr(torch, dtype))
+            fresh(emb_dim, num_heads, mlp_dim, layers).to(DEVICE, getattr(torch, dtype))
             for _ in range(2)
         )
         self.reference.eval()

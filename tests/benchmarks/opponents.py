@@ -20,26 +20,11 @@ from torch.nn import functional
 import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
-from tests.benchmarks.real_lengths import BETA, HEAD_DIM, SIZES, TAU, VOCAB, vocabulary_file
+from tests.benchmarks.hugging_face_t5 import fresh
+from tests.benchmarks.real_lengths import BETA, SIZES, TAU, VOCAB, vocabulary_file
 
 MICRO_BATCH = 8
 torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
-def fresh(emb_dim: int, num_heads: int, mlp_dim: int, layers: int):
-    """A T5 1.0 of transformers."""
-    config = transformers.T5Config(
-        vocab_size=VOCAB,
-        d_model=emb_dim,
-        d_kv=HEAD_DIM,
-        d_ff=mlp_dim,
-        num_layers=layers,
-        num_decoder_layers=layers,
-        num_heads=num_heads,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-    return transformers.T5ForConditionalGeneration(config)
 
 
 class Plain:

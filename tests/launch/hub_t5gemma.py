@@ -13,10 +13,7 @@ from tests.launch import hub_t5
 
 # Enough for the vocabulary of any task: those of a process are registered once, with the first.
 VOCABULARY = 8320
-GIN = f"""
-include "gin/models/t5gemma/base.gin"
-
-config.T5GemmaConfig.vocab_size = {VOCABULARY}
+STACK_GIN = """\
 config.StackConfig:
   emb_dim = 8
   num_heads = 4
@@ -25,21 +22,18 @@ config.StackConfig:
   mlp_dim = 16
   num_layers = 2
   query_scalar = 6
-encoder/config.StackConfig.emb_dim = 12
+"""
+GIN = f"""
+include "gin/models/t5gemma/base.gin"
+
+config.T5GemmaConfig.vocab_size = {VOCABULARY}
+{STACK_GIN}encoder/config.StackConfig.emb_dim = 12
 """
 SECOND_GIN = f"""
 include "gin/models/t5gemma2/270m_270m.gin"
 
 config.T5Gemma2Config.vocab_size = {VOCABULARY}
-config.StackConfig:
-  emb_dim = 8
-  num_heads = 4
-  num_kv_heads = 2
-  head_dim = 6
-  mlp_dim = 16
-  num_layers = 2
-  query_scalar = 6
-  sliding_layers = [True, False]
+{STACK_GIN}  sliding_layers = [True, False]
 """
 SHAPE = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 6, "mlp_dim": 16, "num_layers": 2}
 CONFIG = T5GemmaConfig(
