@@ -28,7 +28,7 @@ setup(
     package_dir={"launch.gin": "gin"},
     package_data={
         "launch.gin": ["**/*.gin"],
-        "launch": ["docstrings_sft/*"],
+        "launch": ["docstrings_sft/*", "docstrings_judge/*"],
         "tasks": ["*.model"],
     },
     install_requires=[

@@ -5,7 +5,8 @@
 1. A small policy, shipped, that writes the first line of a docstring from the signature and the
    rest (trained by gin/experiments/docstrings/sft.gin) answers each prompt four times; ROUGE
    against the author's own line says which of two answers is better.
-2. A Bradley-Terry preference model learns from these comparisons.
+2. A preference model, which reads two lines together and is shipped, too (trained by
+   gin/experiments/docstrings/preference_start.gin), learns from these comparisons.
 3. Offline IPO learns from the comparisons; online IPO, IPO-MD and Nash-MD-PG from fresh answers,
    judged by the preference model.
 4. All answer prompts of modules that nobody has seen, and ROUGE judges.
@@ -25,8 +26,9 @@ from po_jax.data import json_lines
 from po_jax.reporting.progress import duration
 
 START = Path(__file__).with_name("docstrings_sft")
+JUDGE_START = Path(__file__).with_name("docstrings_judge")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
-TRAIN_PROMPTS = 1600
+TRAIN_PROMPTS = 800
 VALIDATION_PROMPTS = 100
 
 
@@ -38,7 +40,7 @@ def command(experiment: str, **macros: object) -> list[str]:
 
 def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list[str]]]:
     """Every stage: what it is, the program, and its arguments."""
-    data, judge, start = folder / "data", str(folder / "reward_model"), str(START)
+    data, judge, start = folder / "data", str(folder / "judge"), str(START)
     found = [
         (
             f"comparisons for {split}",
@@ -58,7 +60,9 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
         (
             "preference model",
             train.main,
-            command("reward_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=start),
+            command(
+                "preference_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=str(JUDGE_START)
+            ),
         )
     )
     for method in METHODS:

@@ -2,9 +2,10 @@
 
 Nothing is downloaded. Importing the module registers docstrings_sft and docstrings_prompts, whose
 pairs are extracted once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
-~/.cache/po_jax/docstrings), and docstrings_comparisons, which reads comparisons.SPLIT.jsonl there,
-in the format of `tasks.jsonl`; the quickstart writes it. PO_JAX_DOCSTRINGS_MORE names packages,
-with spaces between them, that widen the training split.
+~/.cache/po_jax/docstrings), docstrings_spoilt, comparisons of theirs that are easy to tell, and
+docstrings_comparisons, which reads comparisons.SPLIT.jsonl there, in the format of `tasks.jsonl`;
+the quickstart writes it. PO_JAX_DOCSTRINGS_MORE names packages, with spaces between them, that
+widen the training split.
 """
 
 import functools
@@ -12,7 +13,7 @@ import os
 from pathlib import Path
 
 from po_jax.data import records
-from tasks import docstring_pairs, registration, vocabularies
+from tasks import docstring_pairs, docstring_spoilt, registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
 MORE_VARIABLE = "PO_JAX_DOCSTRINGS_MORE"
@@ -44,6 +45,10 @@ def _prompts(split: str) -> list[records.Row]:
     return [{"inputs": pair.document, "answers": [pair.summary]} for pair in _pairs(split)]
 
 
+def _spoilt(split: str) -> list[records.Row]:
+    return docstring_spoilt.comparisons(_pairs(split))
+
+
 def _comparisons(split: str) -> list[records.Row]:
     return records.rows(folder() / f"comparisons.{split}.jsonl", records.comparison)
 
@@ -52,3 +57,4 @@ _VOCABULARY = vocabularies.docstrings()
 registration.add_sft("docstrings_sft", _demonstrations, _VOCABULARY)
 registration.add_prompts("docstrings_prompts", _prompts, _VOCABULARY)
 registration.add_comparisons("docstrings_comparisons", _comparisons, _VOCABULARY)
+registration.add_comparisons("docstrings_spoilt", _spoilt, _VOCABULARY)

@@ -75,17 +75,26 @@ def prefer(
 
     And `Judgement.read`.
     """
-    first, second = completion[:, 0], completion[:, 1]
-    logit, read = _answered(
-        model,
-        template,
-        params,
-        jnp.concatenate([prompt, prompt]),
-        jnp.concatenate([first, second]),
-        jnp.concatenate([second, first]),
-    )
-    forward, backward = jnp.split(jax.nn.sigmoid(logit), 2)
-    return 0.5 * (forward + (1.0 - backward)), jnp.sum(read.reshape(2, -1, 2), axis=0)
+    log_odds, read = _answered(model, template, params, *_in_both_orders(prompt, completion))
+    forward, backward = log_odds.reshape(-1, 2).T
+    preference = _mean_preference(forward, backward)
+    return preference, jnp.sum(read.reshape(-1, 2, 2), axis=1)
+
+
+def _in_both_orders(
+    prompt: Int[Array, "batch prompt_length"], completion: Int[Array, "batch 2 length"]
+) -> tuple[Int[Array, "batch*2 _"], ...]:
+    """The fields of each pair as it is, and beside them, on the same device, the other way round."""
+    orders = jnp.stack([completion, completion[:, ::-1]], axis=1)
+    first, second = jnp.moveaxis(orders.reshape(-1, *completion.shape[1:]), 1, 0)
+    return jnp.repeat(prompt, 2, axis=0), first, second
+
+
+def _mean_preference(
+    forward: Float[Array, " batch"], backward: Float[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """P(y1 > y2) from the log-odds of "the first" in either order."""
+    return 0.5 * (jax.nn.sigmoid(forward) + (1.0 - jax.nn.sigmoid(backward)))
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
@@ -129,10 +138,14 @@ class JudgeModel(Protocol):
         """The judgement of pairs; antisymmetric."""
 
 
-def _loss_and_metrics(logit: Float[Array, " batch"], preference: Float[Array, " batch"]):
-    """Mean cross-entropy with the label, and agreement with it."""
-    loss = Mean.of(binary_cross_entropy(logit, preference))
-    return loss.compute(), {"loss": loss, "accuracy": agreement(logit, preference)}
+def _loss_and_metrics(
+    losses: Float[Array, " batch"],
+    margin: Float[Array, " batch"],
+    preference: Float[Array, " batch"],
+) -> LossAndMetrics:
+    """The mean of the losses, and how often the margin agrees with the label."""
+    loss = Mean.of(losses)
+    return loss.compute(), {"loss": loss, "accuracy": agreement(margin, preference)}
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -160,23 +173,22 @@ class PreferenceModel(Model):
     def loss_fn(
         self, params: Params, batch: Comparisons, dropout_rng: PRNGKeyArray | None
     ) -> LossAndMetrics:
-        """Mean cross-entropy with the label.
+        """Mean cross-entropy with the label, of both orders; agreement of their mean with it.
 
-        Half of the pairs, told by their content, are read in the other order: where the data
-        always puts the better one first, its place still says nothing.
+        A pair is read as it is judged. In one order alone the gradient's noise would be mostly the
+        judge's liking for a place, which is most of what it has at first.
         """
         batch = preference_batch(batch)
-        swapped = _parity(batch.completion)
-        first, second = batch.completion[:, 0], batch.completion[:, 1]
-        logit = verdict_log_odds(
+        log_odds = verdict_log_odds(
             self.language_model,
             partial(self.language_model.logits, params, dropout_key=dropout_rng),
             self.template,
-            batch.prompt,
-            jnp.where(swapped[:, None], second, first),
-            jnp.where(swapped[:, None], first, second),
+            *_in_both_orders(batch.prompt, batch.completion),
         )
-        return _loss_and_metrics(jnp.where(swapped, -logit, logit), batch.preference)
+        forward, backward = log_odds.reshape(-1, 2).T
+        either = [binary_cross_entropy(x, batch.preference) for x in (forward, -backward)]
+        margin = _mean_preference(forward, backward) - 0.5
+        return _loss_and_metrics(0.5 * sum(either), margin, batch.preference)
 
     def predict_batch_with_aux(
         self, params: Params, batch: Comparisons, rng: PRNGKeyArray | None = None
@@ -226,7 +238,9 @@ class RewardModel(Model):
             jnp.repeat(batch.prompt, 2, axis=0),
             batch.completion.reshape(2 * pairs, length),
         ).reshape(pairs, 2)
-        loss, metrics = _loss_and_metrics(rewards[:, 0] - rewards[:, 1], batch.preference)
+        margin = rewards[:, 0] - rewards[:, 1]
+        losses = binary_cross_entropy(margin, batch.preference)
+        loss, metrics = _loss_and_metrics(losses, margin, batch.preference)
         return loss, {**metrics, "reward": Mean.of(rewards)}
 
     def predict_batch_with_aux(
@@ -242,8 +256,3 @@ class RewardModel(Model):
         """r(y1) - r(y2), the log-odds of the preference."""
         rewards = self.predict_batch_with_aux(params, batch)[1]["reward"]
         return rewards[:, 0] - rewards[:, 1]
-
-
-def _parity(completion: Array) -> Array:
-    """A coin flip for each pair that depends on which completions it holds, not on their order."""
-    return jnp.sum(completion, axis=(1, 2)) % 2 == 1

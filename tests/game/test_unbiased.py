@@ -20,7 +20,7 @@ from po_jax.language_model import SpecialIds
 from po_jax.lora import LoRA
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
-from po_jax.t5gemma.config import StackConfig, T5GemmaConfig
+from po_jax.t5gemma.config import StackConfig, T5Gemma2Config, T5GemmaConfig
 from po_jax.t5gemma.language_model import T5GemmaLM
 from tests.game.monte_carlo import (
     Contest,
@@ -66,10 +66,15 @@ MODELS = {
         special_ids=SpecialIds(pad=0, eos=1, start=2),
     ),
 }
+MODELS["t5gemma2"] = T5GemmaLM(
+    T5Gemma2Config(VOCABULARY, *[dataclasses.replace(STACK, attention_softcap=None)] * 2),
+    special_ids=MODELS["t5gemma"].special_ids,
+)
 MODELS["lora"] = LoRA(MODELS["t5"], rank=4, alpha=8.0, targets=".*")
+MODELS["lora_t5gemma"] = LoRA(MODELS["t5gemma"], rank=4, alpha=8.0, targets=".*")
 # How far a policy is from the reference: enough for a gradient that its standard errors are small
 # beside, but not so far that the reference's completions are never drawn.
-SHARES = {"t5": 0.4, "t5gemma": 0.7, "lora": 1.0}
+SHARES = {"t5": 0.4, "t5gemma": 0.7, "t5gemma2": 0.7, "lora": 1.0, "lora_t5gemma": 0.9}
 
 
 def adapters(model, seeds):
@@ -136,7 +141,7 @@ CASES = [("t5", name) for name in ESTIMATORS] + [
     (model, name)
     if (model, name) == ("t5gemma", "ipo_md")
     else pytest.param(model, name, marks=pytest.mark.slow)
-    for model in ("t5gemma", "lora")
+    for model in ("t5gemma", "t5gemma2", "lora", "lora_t5gemma")
     for name in ESTIMATORS
 ]
 

@@ -66,19 +66,26 @@ def params():
     return LANGUAGE_MODEL.init(jax.random.key(0))
 
 
-def test_preference_loss_is_the_cross_entropy_of_the_verdict(params):
-    """Pairs whose tokens sum to an odd number are read in the other order."""
+def test_preference_loss_is_the_cross_entropy_of_the_verdicts_in_both_orders(params):
     batch = pairs(0, batch=7)
     first, second = batch.completion[:, 0], batch.completion[:, 1]
     forward = log_odds(params, PREFERENCE.template, batch.prompt, first, second)
     backward = log_odds(params, PREFERENCE.template, batch.prompt, second, first)
-    odd = np.asarray(batch.completion).sum(axis=(1, 2)) % 2 == 1
-    assert 0 < odd.sum() < 7
-    logit = np.where(odd, -backward, forward)
     sign = 2 * np.asarray(batch.preference) - 1
+    either = [np.mean(np.log1p(np.exp(-sign * x))) for x in (forward, -backward)]
     loss, metrics = jax.jit(PREFERENCE.loss_fn)(params, batch, None)
-    np.testing.assert_allclose(loss, np.mean(np.log1p(np.exp(-sign * logit))), rtol=1e-5)
-    np.testing.assert_allclose(metrics["accuracy"].compute(), np.mean(sign * logit > 0))
+    np.testing.assert_allclose(loss, np.mean(either), rtol=1e-5)
+    preference = PREFERENCE.predict_batch_with_aux(params, batch)[1]["preference"]
+    agreeing = sign * (np.asarray(preference) - 0.5) > 0
+    assert 0 < agreeing.sum() < 7
+    np.testing.assert_allclose(metrics["accuracy"].compute(), np.mean(agreeing), rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
+def test_the_loss_does_not_depend_on_which_completion_comes_first(params, model):
+    batch = pairs(2)
+    loss, swapped = (jax.jit(model.loss_fn)(params, b, None)[0] for b in (batch, swap(batch)))
+    np.testing.assert_allclose(loss, swapped, rtol=1e-6)
 
 
 def test_reward_loss_is_the_cross_entropy_of_the_reward_difference(params):
@@ -96,12 +103,6 @@ def test_reward_loss_is_the_cross_entropy_of_the_reward_difference(params):
     predictions, aux = REWARD.predict_batch_with_aux(params, batch)
     np.testing.assert_allclose(aux["reward"], rewards, atol=1e-5)
     np.testing.assert_array_equal(predictions, difference < 0)
-
-
-def test_the_reward_loss_does_not_depend_on_which_completion_comes_first(params):
-    batch = pairs(2)
-    loss, swapped = (jax.jit(REWARD.loss_fn)(params, b, None)[0] for b in (batch, swap(batch)))
-    np.testing.assert_allclose(loss, swapped, rtol=1e-6)
 
 
 def test_preferences_of_both_orders_sum_to_one(params):
