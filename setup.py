@@ -17,6 +17,7 @@ COMMANDS = (
     "plan",
     "cluster",
     "quickstart",
+    "tldr",
 )
 
 # The gin files live in `gin/` of the checkout. In a wheel they cannot: `gin` is gin-config's own

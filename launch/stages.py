@@ -15,7 +15,7 @@ import shlex
 import string
 from typing import Any
 
-PROGRAMS = ("train", "label", "evaluate", "sample", "convert")
+PROGRAMS = ("train", "label", "evaluate")
 START = "start"  # the name of the policy that the others started from, in every report
 
 OPTIONS = "$options"  # where the arguments of the options stand among a stage's
@@ -31,7 +31,7 @@ class Stage:
     the option of the axis NAME, or, as $folder, for the study's folder.
 
     Attributes:
-      program: "train", "label", "evaluate", "sample" or "convert".
+      program: "train", "label" or "evaluate".
       arguments: gin files (what ends in .gin) and bindings, "NAME=VALUE", and lists of such;
         "$options" stands for those of the options, which otherwise come last.
       axes: by name, values of the gin macro of that name; or, by the option's name, its arguments.

@@ -61,7 +61,7 @@ class Policy:
     def load(
         cls, checkpoint: epath.PathLike, vocabulary: Vocabulary | epath.PathLike | None = None
     ) -> "Policy":
-        """Opens a Hugging Face, T5X or po_jax checkpoint of a T5.
+        """Opens a Hugging Face, T5X or po_jax checkpoint of a T5 or T5Gemma.
 
         Args:
           checkpoint: its directory; nothing is downloaded.

@@ -16,7 +16,8 @@ have the preferred completion for an answer.
 
 Importing the module registers jsonl_sft, jsonl_prompts and jsonl_comparisons, which read
 train.jsonl, validation.jsonl and test.jsonl in the folder PO_JAX_JSONL_DIR; `register` takes
-another name and folder.
+another name and folder. Where PO_JAX_COMPARISONS_DIR is set, jsonl_comparisons reads
+comparisons.SPLIT.jsonl in that folder: so a study finds what it has labelled.
 """
 
 import os
@@ -28,6 +29,7 @@ from po_jax.data import records
 from tasks import registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_JSONL_DIR"
+COMPARISONS_VARIABLE = "PO_JAX_COMPARISONS_DIR"
 
 
 def register(
@@ -38,16 +40,27 @@ def register(
     """Registers NAME_sft, NAME_prompts and NAME_comparisons, which read FOLDER/SPLIT.jsonl."""
     vocabulary = vocabulary or vocabularies.from_environment()
 
-    def reader(parse) -> registration.ReadRows:
+    def reader(parse, file=_prompts_file) -> registration.ReadRows:
         def read(split: str) -> list[records.Row]:
-            where = Path(folder) if folder else registration.folder(FOLDER_VARIABLE)
-            return records.rows(where / f"{split}.jsonl", parse)
+            where = Path(folder) / f"{split}.jsonl" if folder else file(split)
+            return records.rows(where, parse)
 
         return read
 
+    comparisons = reader(records.comparison, _comparisons_file)
     registration.add_sft(f"{name}_sft", reader(records.demonstration), vocabulary)
     registration.add_prompts(f"{name}_prompts", reader(records.prompt), vocabulary)
-    registration.add_comparisons(f"{name}_comparisons", reader(records.comparison), vocabulary)
+    registration.add_comparisons(f"{name}_comparisons", comparisons, vocabulary)
+
+
+def _prompts_file(split: str) -> Path:
+    return registration.folder(FOLDER_VARIABLE) / f"{split}.jsonl"
+
+
+def _comparisons_file(split: str) -> Path:
+    if os.environ.get(COMPARISONS_VARIABLE):
+        return registration.folder(COMPARISONS_VARIABLE) / f"comparisons.{split}.jsonl"
+    return _prompts_file(split)
 
 
 register("jsonl")

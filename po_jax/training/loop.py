@@ -80,7 +80,7 @@ class Trainer:
       model_dir: of checkpoints and records.
       total_steps: updates in all, those before a resumption included.
       initial_checkpoint_path: parameters to start from, and the reference; None for fresh ones.
-      reference_dtype: to keep the reference in; None for the policy's.
+      reference_dtype: to keep the reference in; None for the one that it is read in.
       random_seed: of everything random in the run but the order of the data.
       updates: how a batch becomes an update.
       checkpoints: makes the manager of `model_dir`.

@@ -43,6 +43,26 @@ def test_comparisons(comparisons):
     assert [row["preference"] for row in rows] == [1.0, 0.75, 0.0]
 
 
+def test_a_study_finds_the_comparisons_that_it_labelled(tmp_path, monkeypatch):
+    jsonl.register("labelled", vocabulary=seqio.ByteVocabulary())
+    prompts, labelled = tmp_path / "prompts", tmp_path / "labelled"
+    for folder, name, chosen in (
+        (prompts, "train", "of people"),
+        (labelled, "comparisons.train", "of the study"),
+    ):
+        folder.mkdir()
+        line = {"prompt": "Say a.", "chosen": chosen, "rejected": "b"}
+        (folder / f"{name}.jsonl").write_text(json.dumps(line))
+    monkeypatch.setenv(jsonl.FOLDER_VARIABLE, str(prompts))
+    (row,) = examples("labelled_comparisons", "train")
+    assert text(row["completion_1"]) == "of people"
+    monkeypatch.setenv(jsonl.COMPARISONS_VARIABLE, str(labelled))
+    (row,) = examples("labelled_comparisons", "train")
+    assert text(row["completion_1"]) == "of the study"
+    (row,) = examples("labelled_prompts", "train")
+    assert row["answers"].tolist() == [b"of people"]
+
+
 def test_demonstrations_and_prompts(comparisons):
     rows = examples("own_sft", "validation")
     assert [(text(row["inputs"]), text(row["targets"])) for row in rows] == [
