@@ -30,6 +30,7 @@ JUDGE_START = Path(__file__).with_name("docstrings_judge")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
 TRAIN_PROMPTS = 800
 VALIDATION_PROMPTS = 100
+TRAIN_STEPS = 50  # of each method: fewer than their files', to be done within minutes
 
 
 def command(experiment: str, **macros: object) -> list[str]:
@@ -66,7 +67,11 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
         )
     )
     for method in METHODS:
-        macros = {"MODEL_DIR": str(folder / method), "INITIAL_CHECKPOINT_PATH": start}
+        macros: dict[str, object] = {
+            "MODEL_DIR": str(folder / method),
+            "INITIAL_CHECKPOINT_PATH": start,
+            "TRAIN_STEPS": TRAIN_STEPS,
+        }
         if method != "ipo":
             macros["JUDGE_CHECKPOINT_PATH"] = judge
         found.append((method, train.main, command(method, **macros)))

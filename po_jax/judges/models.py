@@ -84,7 +84,7 @@ def prefer(
 def _in_both_orders(
     prompt: Int[Array, "batch prompt_length"], completion: Int[Array, "batch 2 length"]
 ) -> tuple[Int[Array, "batch*2 _"], ...]:
-    """The fields of each pair as it is, and beside them, on the same device, the other way round."""
+    """The fields of each pair, and beside them, on the same device, those of the other order."""
     orders = jnp.stack([completion, completion[:, ::-1]], axis=1)
     first, second = jnp.moveaxis(orders.reshape(-1, *completion.shape[1:]), 1, 0)
     return jnp.repeat(prompt, 2, axis=0), first, second

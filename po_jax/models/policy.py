@@ -36,7 +36,7 @@ _OF_ONE_PAIR = (
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class PolicyModel(Model):
-    """A language model trained on preferences between pairs of completions, wherever these came from.
+    """A language model trained on preferences between pairs of completions, from wherever.
 
     The reference policy is not here: batches bring its log-probabilities.
 
