@@ -61,9 +61,7 @@ def stages(folder: Path) -> list[tuple[str, Callable[[Sequence[str]], int], list
         (
             "preference model",
             train.main,
-            command(
-                "preference_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=str(JUDGE_START)
-            ),
+            command("preference_model", MODEL_DIR=judge, INITIAL_CHECKPOINT_PATH=str(JUDGE_START)),
         )
     )
     for method in METHODS:
