@@ -186,9 +186,10 @@ class PreferenceModel(Model):
             *_in_both_orders(batch.prompt, batch.completion),
         )
         forward, backward = log_odds.reshape(-1, 2).T
-        either = [binary_cross_entropy(x, batch.preference) for x in (forward, -backward)]
+        as_first = binary_cross_entropy(forward, batch.preference)
+        as_second = binary_cross_entropy(-backward, batch.preference)
         margin = _mean_preference(forward, backward) - 0.5
-        return _loss_and_metrics(0.5 * sum(either), margin, batch.preference)
+        return _loss_and_metrics(0.5 * (as_first + as_second), margin, batch.preference)
 
     def predict_batch_with_aux(
         self, params: Params, batch: Comparisons, rng: PRNGKeyArray | None = None
