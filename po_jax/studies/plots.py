@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import jax
@@ -158,14 +158,17 @@ def _curves(points: Sequence[Point], x: str) -> dict[object, list[Point]]:
 
 
 def _looks(points: Sequence[Point], colour: str, marker: str | None):
+    """Of a point, colour and marker; with no axis of markers the next when colours begin again."""
     colours = dict.fromkeys(point.options.get(colour, "") for point in points)
     markers = dict.fromkeys(point.options.get(marker or "", "") for point in points)
-    of_colour = dict(zip(colours, cycle(PALETTE), strict=False))
+    of_colour = dict(zip(colours, cycle(product(MARKERS, PALETTE)), strict=False))
     of_marker = dict(zip(markers, cycle(MARKERS), strict=False))
-    return lambda point: (
-        of_colour[point.options.get(colour, "")],
-        of_marker[point.options.get(marker or "", "")],
-    )
+
+    def look(point: Point) -> tuple[str, str]:
+        again, tint = of_colour[point.options.get(colour, "")]
+        return tint, of_marker[point.options.get(marker, "")] if marker else again
+
+    return look
 
 
 def _label(point: Point, colour: str, marker: str | None) -> str:

@@ -138,6 +138,21 @@ def test_a_curve_over_an_axis_joins_what_is_alike_but_for_it():
     np.testing.assert_allclose(lines[1].get_ydata(), [70])
 
 
+def test_no_two_of_many_methods_look_alike():
+    first, many = RUNS[0].report["along"]["x"][0], [f"method {i}" for i in range(13)]
+    report = {
+        "reference": "start",
+        "along": {},
+        "win_rate": {name: {"start": figure(0.6)} for name in many},
+        **{name: dict.fromkeys(many, first[name]) for name in ("kl", "length")},
+        "regulariser": {},
+    }
+    compared = Compared({}, {name: {"m": name} for name in many}, report)
+    drawn = Curves(stage="test", x="kl", y="win_rate", colour="m")(Results({"test": [compared]}))
+    lines = [line for line in drawn.axes[0].lines if line.get_marker() != "None"]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(many)
+
+
 def test_the_exact_labs_figure_stands_beside_the_runs():
     def figure(numbers):
         return Figure(figsize=(numbers.sum(), 2 if numbers.dtype == np.float64 else 1))
