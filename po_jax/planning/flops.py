@@ -14,7 +14,7 @@ def matrix_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr, trips: int) -> float:
     """Floating-point operations of all matrix products, over all devices.
 
     Args:
-      jaxpr: the program; what the backward pass recomputes is in it.
+      jaxpr: the program; what the backward pass recomputes is in it, and of branches the dearest.
       trips: of a loop that ends by a condition, a decoding loop, in its first stage: no row ends
         early, and the stages after it have nothing left to do.
     """
@@ -33,9 +33,19 @@ def _flops(equation: Any, trips: int) -> float:
         lhs = equation.invars[0].aval.shape
         depth = math.prod(lhs[axis] for axis in contracted)
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * depth
-    times = {"scan": equation.params.get("length"), "while": trips}.get(name, 1)
-    inside = sum((matrix_flops(part, trips) for part in _parts(equation.params)), 0.0)
-    return times * inside
+    parts = [matrix_flops(part, trips) for part in _parts(equation.params)]
+    if name == "cond":
+        return max(parts)
+    return _times(name, equation.params, trips) * sum(parts, 0.0)
+
+
+def _times(name: str, params: dict[str, Any], trips: int) -> int:
+    """How often what is within an equation runs, over all devices."""
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    if name == "shard_map":
+        return params["mesh"].size
+    return {"scan": params.get("length"), "while": trips}.get(name, 1)
 
 
 def _parts(params: dict[str, Any]) -> Iterator[core.ClosedJaxpr | core.Jaxpr]:

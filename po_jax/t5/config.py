@@ -36,6 +36,8 @@ class T5Config:
         `scalable_t5` does: compile time no longer grows with depth.
       remat_policy: what the backward pass recomputes: `"none"`, `"minimal"` (all but matrix
         products without batch dimensions), or `"full"` (each whole layer).
+      fused_attention: keep no attention weights for the backward pass, which makes them once more;
+        on TPUs by a kernel that never writes them to memory (`fused_attention.py`).
 
     Raises:
       ValueError: on an option outside its range, or a shared bias in a scanned stack.
@@ -57,6 +59,7 @@ class T5Config:
     relative_max_distance: int = 128
     scan_layers: bool = False
     remat_policy: str = "none"
+    fused_attention: bool = False
 
     def __post_init__(self):
         # Gin hands over lists and dtype names; the module must stay hashable.

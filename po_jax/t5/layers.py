@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from po_jax.partitioning import shard
+from po_jax.t5 import fused_attention
 
 MASKED = -1e10  # Added to the logits of positions that must not be attended to.
 
@@ -280,6 +281,7 @@ class Attention(nn.Module):
     split_kernels: bool
     dropout_rate: float
     dtype: jnp.dtype
+    fused: bool = False
 
     def setup(self):
         normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -310,9 +312,17 @@ class Attention(nn.Module):
         rows, queries, _ = x.shape
         query = self.query(x).reshape(keys.shape[0], -1, self.num_heads, self.head_dim)
         query = self._heads_first(query)
-        weights = attention_weights(query, keys, mask_bias, relative_bias, self.dtype)
-        weights = dropout(self, weights, self.dropout_rate, deterministic)
-        mixed = jnp.swapaxes(jnp.einsum("bhqk,bhkd->bhqd", weights, values), -3, -2)
+        if self.fused and fused_attention.fits(query, keys, relative_bias):
+            # T5 drops a key for all queries alike: its value may as well go.
+            kept = jnp.ones((*keys.shape[:2], 1, keys.shape[2]), self.dtype)
+            kept = dropout(self, kept, self.dropout_rate, deterministic)
+            values = values * jnp.swapaxes(kept, -2, -1)
+            mixed = fused_attention.attend(query, keys, values, mask_bias, relative_bias)
+        else:
+            weights = attention_weights(query, keys, mask_bias, relative_bias, self.dtype)
+            weights = dropout(self, weights, self.dropout_rate, deterministic)
+            mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, values)
+        mixed = jnp.swapaxes(mixed, -3, -2)
         return self.out(mixed.reshape(rows, queries, self.num_heads, self.head_dim))
 
 

@@ -21,6 +21,7 @@ def attention(cfg, name=None):
         split_kernels=cfg.scan_layers,
         dropout_rate=cfg.dropout_rate,
         dtype=cfg.dtype,
+        fused=cfg.fused_attention,
         name=name,
     )
 

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from po_jax.partitioning import make_partitioner
 from po_jax.planning.flops import matrix_flops
 from po_jax.planning.hlo import Program
+from po_jax.t5 import fused_attention
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
 
@@ -50,6 +52,33 @@ def test_the_first_stage_of_a_loop_has_all_trips():
     program = Program.parse(jax.jit(in_stages).lower(x, w).compile().as_text(), trips=13)
     times = [times for one, _, times in program.runs() if one.opcode in ("dot", "custom-call")]
     assert times == [13, 0]
+
+
+def test_of_branches_the_dearest_counts():
+    x, w = jnp.ones((3, 5)), jnp.ones((5, 5))
+
+    def branches(which, x, w):
+        return jax.lax.switch(
+            which, [lambda x, w: x, lambda x, w: x @ w, lambda x, w: x @ w @ w], x, w
+        )
+
+    assert flops(branches, 1, x, w) == 2 * 2 * 3 * 5 * 5
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_fused_attention_counts_as_its_products_on_all_devices(biased):
+    """Forward two products; backward the logits again, and four gradients."""
+    rows, heads, queries, keys, width = 4, 2, 32, 48, 8
+    shapes = [(rows, heads, queries, width), *[(rows, heads, keys, width)] * 2, (1, 1, 1, keys)]
+    given = [jnp.ones(shape) for shape in shapes]
+    given.append(jnp.ones((1, heads, queries, keys)) if biased else None)
+    one = 2 * rows * heads * queries * keys * width
+    kernels = fused_attention.forward_kernel, fused_attention.backward_kernel
+    assert flops(kernels[0], *given) == 2 * one
+    assert flops(kernels[1], *given, given[0]) == 5 * one
+    partitioner = make_partitioner(2, devices=jax.devices()[:4])
+    with partitioner.activate():
+        assert flops(fused_attention.attend, *given) == 2 * one
 
 
 @pytest.mark.parametrize(("recomputed", "products"), [(False, 3), (True, 4)])
