@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
 FEWEST_QUERIES = 16  # Fewer, as in a decoding step, have little to keep.
-MOST_WEIGHTS = 2**17  # of a block of queries
+MOST_WEIGHT_BYTES = 2**19  # of a block of queries
 MOST_BIAS_BYTES = 2**22  # of one head's gradient of the bias, which stays in vector memory
 
 
@@ -119,7 +119,7 @@ def _plain_backward(query, keys, values, mask_bias, relative_bias, cotangent):
 
 def forward_kernel(query, keys, values, mask_bias, relative_bias, *, interpret=False):
     """`plain`, by Pallas; `interpret` runs it on any device."""
-    size = _block(query.shape[2], keys.shape[2])
+    size = _block(query, keys)
     given = (query, keys, values, mask_bias, relative_bias)
     operands = [operand for operand in given if operand is not None]
 
@@ -129,11 +129,14 @@ def forward_kernel(query, keys, values, mask_bias, relative_bias, *, interpret=F
         mixed = _product(weights.astype(values.dtype), values, 1, 0)
         result[...] = mixed.astype(result.dtype)
 
+    def place(h, i, b):  # Rows last: their bias stays where it is.
+        return b, h, i
+
     return pl.pallas_call(
         kernel,
-        grid=(query.shape[0], query.shape[1], query.shape[2] // size),
-        in_specs=_specs(operands, size, lambda b, h, i: (b, h, i)),
-        out_specs=_specs(operands[:1], size, lambda b, h, i: (b, h, i))[0],
+        grid=(query.shape[1], query.shape[2] // size, query.shape[0]),
+        in_specs=_specs(operands, size, place),
+        out_specs=_specs(operands[:1], size, place)[0],
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         interpret=interpret,
@@ -146,7 +149,7 @@ def backward_kernel(query, keys, values, mask_bias, relative_bias, cotangent, *,
     A head goes through all rows, and a row through its queries: what is added up, a row's
     gradients of keys and values and the head's of the bias, stays in vector memory meanwhile.
     """
-    size = _block(query.shape[2], keys.shape[2])
+    size = _block(query, keys)
     given = (query, keys, values, mask_bias, relative_bias)
     operands = [operand for operand in given if operand is not None]
 
@@ -213,12 +216,11 @@ def _add_gradients(operands, cotangent, of_query, of_keys, of_values, of_relativ
         of_relative[here, :] += of_logits
 
 
-def _block(queries, keys):
+def _block(query, keys):
     """Queries of a block: as many as may be, in whole tiles of a register."""
-    sizes = [size for size in range(16, queries + 1, 16) if queries % size == 0]
-    return max(
-        (size for size in sizes if size * keys <= MOST_WEIGHTS), default=min(sizes or [queries])
-    )
+    queries, of_one = query.shape[2], keys.shape[2] * query.dtype.itemsize
+    sizes = [size for size in range(16, queries + 1, 16) if queries % size == 0] or [queries]
+    return max((size for size in sizes if size * of_one <= MOST_WEIGHT_BYTES), default=sizes[0])
 
 
 def _specs(operands, size, place):

@@ -51,7 +51,7 @@ def with_gradients(attention, given, cotangent):
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_kernel_is_attention_with_its_gradients(sizes, biased, mask, getkey, monkeypatch):
-    monkeypatch.setattr(fused_attention, "MOST_WEIGHTS", 16 * 48)
+    monkeypatch.setattr(fused_attention, "MOST_WEIGHT_BYTES", 4 * 16 * 48)
     given = list(operands(getkey, sizes, jnp.float32, mask))
     if not biased:
         given[4] = None
