@@ -29,7 +29,7 @@ setup(
     package_dir={"launch.gin": "gin"},
     package_data={
         "launch.gin": ["**/*.gin"],
-        "launch": ["docstrings_sft/*", "docstrings_judge/*"],
+        "launch": ["docstrings_sft/*", "docstrings_judge/*", "docstrings_reward/*"],
         "tasks": ["*.model"],
     },
     install_requires=[

@@ -2,7 +2,7 @@
 
 Nothing is downloaded. Importing the module registers docstrings_sft and docstrings_prompts, whose
 pairs are extracted once from the installed packages into the folder PO_JAX_DOCSTRINGS_DIR (default:
-~/.cache/po_jax/docstrings), docstrings_spoilt, comparisons of theirs that are easy to tell, and
+~/.cache/po_jax/docstrings), docstrings_swapped, comparisons of theirs that are easy to tell, and
 docstrings_comparisons, which reads comparisons.SPLIT.jsonl there, in the format of `tasks.jsonl`;
 the quickstart writes it. PO_JAX_DOCSTRINGS_MORE names packages, with spaces between them, that
 widen the training split.
@@ -11,13 +11,15 @@ widen the training split.
 import functools
 import os
 from pathlib import Path
+import random
 
 from po_jax.data import records
-from tasks import docstring_pairs, docstring_spoilt, registration, vocabularies
+from tasks import docstring_pairs, registration, vocabularies
 
 FOLDER_VARIABLE = "PO_JAX_DOCSTRINGS_DIR"
 MORE_VARIABLE = "PO_JAX_DOCSTRINGS_MORE"
 DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"
+NEAR = 40  # pairs of the same module or of those beside it
 
 
 def folder() -> Path:
@@ -45,8 +47,21 @@ def _prompts(split: str) -> list[records.Row]:
     return [{"inputs": pair.document, "answers": [pair.summary]} for pair in _pairs(split)]
 
 
-def _spoilt(split: str) -> list[records.Row]:
-    return docstring_spoilt.comparisons(_pairs(split))
+def _swapped(split: str) -> list[records.Row]:
+    """Comparisons of the author's first line with that of another function nearby.
+
+    The start's own lines differ by little, and ROUGE's verdict on them is mostly chance: a judge
+    learns from these first what a line about its function is.
+    """
+    pairs = _pairs(split)
+    rows = []
+    for index, pair in enumerate(pairs):
+        draw = random.Random(f"{pair.module} {pair.name}")
+        other = pairs[(index + draw.randint(1, NEAR)) % len(pairs)].summary
+        if other != pair.summary:
+            lines = {"completion_1": pair.summary, "completion_2": other}
+            rows.append({"inputs": pair.document, **lines, "preference": 1.0})
+    return rows
 
 
 def _comparisons(split: str) -> list[records.Row]:
@@ -57,4 +72,4 @@ _VOCABULARY = vocabularies.docstrings()
 registration.add_sft("docstrings_sft", _demonstrations, _VOCABULARY)
 registration.add_prompts("docstrings_prompts", _prompts, _VOCABULARY)
 registration.add_comparisons("docstrings_comparisons", _comparisons, _VOCABULARY)
-registration.add_comparisons("docstrings_spoilt", _spoilt, _VOCABULARY)
+registration.add_comparisons("docstrings_swapped", _swapped, _VOCABULARY)

@@ -1,4 +1,4 @@
-"""The three tasks on docstrings, with two pairs in place of twenty thousand."""
+"""The tasks on docstrings, with two pairs in place of twenty thousand."""
 
 import json
 
@@ -57,3 +57,20 @@ def test_comparisons_are_read_from_the_folder(cache):
     example = only_example("docstrings_comparisons", "train")
     assert (text(example["completion_1"]), text(example["completion_2"])) == ("Rows.", "Row")
     assert example["preference"] == pytest.approx(0.8)
+
+
+def test_swapped_comparisons_have_the_line_of_another_function(monkeypatch):
+    lines = ["Sorts.", "Counts.", "Counts.", "Adds up.", "Ends."]
+    pairs = [
+        docstring_pairs.Pair("a", f"a.{number}", f"heading {number}", "", line)
+        for number, line in enumerate(lines)
+    ]
+    monkeypatch.setattr(docstrings, "_pairs", lambda split: pairs)
+    monkeypatch.setattr(docstrings, "NEAR", 4)
+    rows = docstrings._swapped("train")
+    assert rows == docstrings._swapped("train")
+    assert {row["inputs"] for row in rows} >= {"heading 0", "heading 3", "heading 4"}
+    for row in rows:
+        own = lines[int(row["inputs"].split()[1])]
+        assert row["completion_1"] == own and row["preference"] == 1.0
+        assert row["completion_2"] in set(lines) - {own}
