@@ -6,7 +6,7 @@ import pytest
 from launch import gin_support, quickstart
 from po_jax.checkpoints import about
 from po_jax.checkpoints.load import open_checkpoint
-from po_jax.judges import PreferenceModel
+from po_jax.judges import PreferenceModel, RewardModel
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_online_methods_ask_the_judge_that_was_trained(stages, tmp_path):
 
 
 def test_what_is_shipped_is_what_it_is_taken_for():
-    start, judge = (
-        open_checkpoint(path).about.kind for path in (quickstart.START, quickstart.JUDGE_START)
-    )
+    of_the_studies = quickstart.START.with_name("docstrings_reward")
+    shipped = (quickstart.START, quickstart.JUDGE_START, of_the_studies)
+    start, judge, reward = (open_checkpoint(path).about.kind for path in shipped)
     assert start in about.POLICIES
-    assert judge == PreferenceModel.kind
+    assert (judge, reward) == (PreferenceModel.kind, RewardModel.kind)
