@@ -15,7 +15,7 @@ EXPERIMENTS = sorted(path for folder in FOLDERS for path in folder.rglob("*.gin"
 PARTS = {
     f"experiments/{name}.gin"
     for name in (
-        *(f"docstrings/{part}" for part in ("model", "online", "policy", "task")),
+        *(f"docstrings/{part}" for part in ("judge", "model", "online", "policy", "task")),
         *(f"tldr/{part}" for part in ("judge", "model", "policy", "task")),
     )
 }
