@@ -5,7 +5,8 @@
         --batch 8 32 128 512 --opponents plain
 
 Same sizes, dtype and number of threads, in turn (A B C, A B C, ...) with a pause between, since
-PyTorch's OpenMP threads spin for a while after each run. Two opponents:
+PyTorch's OpenMP threads spin for a while after each run. Each batch, prompt and completion length
+is measured with each of the others. Two opponents:
 
   plain  the best code one can write with transformers: encoders run once a prompt, two decoders in
          lockstep with a cache each, the mixture's token drawn from its softmax;
@@ -20,6 +21,7 @@ opponent / po_jax, medians over rounds. The machine must be otherwise idle.
 
 import argparse
 from functools import partial
+import itertools
 import os
 import statistics
 import time
@@ -174,8 +176,8 @@ def main():
     parser.add_argument("--opponents", nargs="*", choices=["plain", "trl"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--batch", nargs="+", type=int, default=[8], help="prompts")
-    parser.add_argument("--prompt", type=int, default=256, help="tokens")
-    parser.add_argument("--completion", type=int, default=64, help="tokens")
+    parser.add_argument("--prompt", nargs="+", type=int, default=[256], help="tokens")
+    parser.add_argument("--completion", nargs="+", type=int, default=[64], help="tokens")
     parser.add_argument("--remat", choices=REMAT_POLICIES, default="none", help="of our step")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -187,45 +189,49 @@ def main():
     )
     flop_ceiling, bandwidth = ceilings(args.dtype)
     print(f"ceilings: {flop_ceiling:.0f} GFLOP/s {args.dtype}, {bandwidth:.1f} GB/s read")
-    print(f"prompts of {args.prompt} tokens, completions of {args.completion}")
-    rng = np.random.default_rng(0)
     for size in args.sizes:
         contestants = {"po_jax": Ours(**SIZES[size], dtype=args.dtype, remat_policy=args.remat)}
         for name in ("plain", "trl") if args.opponents is None else args.opponents:
             contestants[name] = Torch(**SIZES[size], dtype=args.dtype, plain=name == "plain")
-        for what in args.what or ("sampling", "step"):
-            for batch in args.batch:
-                prompt = rng.integers(2, 32000, (batch, args.prompt), dtype=np.int32)
-                completion = rng.integers(2, 32000, (batch, 2, args.completion), dtype=np.int32)
-                gflop, gigabytes = work(
-                    **SIZES[size],
-                    batch=batch,
-                    prompt=args.prompt,
-                    completion=args.completion,
-                    itemsize=jnp.dtype(args.dtype).itemsize,
-                )
-                runs = {
-                    name: partial(getattr(each, what), prompt, completion)
-                    for name, each in contestants.items()
-                }
-                once = {"trl": runs.pop("trl")} if what == "sampling" and "trl" in runs else {}
-                times = measure(runs, args.rounds) | measure(once, rounds=1, warm_up=0)
-                for name, values in times.items():
-                    label = f"{size} {what} batch {batch:4d} {name:7s}"
-                    if not values:
-                        print(f"{label} out of memory")
-                        continue
-                    median = statistics.median(values)
-                    if what == "sampling":
-                        rate = f"{batch * args.completion / median:9.1f} tokens/s"
-                        share = f"{gigabytes / median / bandwidth:4.0%} of the bandwidth bound"
-                    else:
-                        rate = f"{median:9.4f} s a step"
-                        share = f"{gflop / median / flop_ceiling:4.0%} of the matrix ceiling"
-                    pairs = zip(values, times["po_jax"], strict=False)
-                    ratios = [theirs / ours for theirs, ours in pairs]
-                    ratio = f"{statistics.median(ratios):5.2f} x po_jax's time" if ratios else ""
-                    print(f"{label} {rate}  {share}  {ratio} (min {min(values):.4f} s)", flush=True)
+        cases = itertools.product(args.batch, args.prompt, args.completion)
+        for what, case in itertools.product(args.what or ("sampling", "step"), cases):
+            compare(size, what, case, contestants, args, (flop_ceiling, bandwidth))
+
+
+def compare(size, what, case, contestants, args, ceilings):
+    """A line for each contestant: its rate, its share of the ceiling, and its time beside ours."""
+    (batch, prompt_length, length), (flop_ceiling, bandwidth) = case, ceilings
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(2, 32000, (batch, prompt_length), dtype=np.int32)
+    completion = rng.integers(2, 32000, (batch, 2, length), dtype=np.int32)
+    gflop, gigabytes = work(
+        **SIZES[size],
+        batch=batch,
+        prompt=prompt_length,
+        completion=length,
+        itemsize=jnp.dtype(args.dtype).itemsize,
+    )
+    runs = {
+        name: partial(getattr(each, what), prompt, completion) for name, each in contestants.items()
+    }
+    once = {"trl": runs.pop("trl")} if what == "sampling" and "trl" in runs else {}
+    times = measure(runs, args.rounds) | measure(once, rounds=1, warm_up=0)
+    for name, values in times.items():
+        label = f"{size} {what} {batch:4d} x ({prompt_length:4d} -> {length:4d}) {name:7s}"
+        if not values:
+            print(f"{label} out of memory")
+            continue
+        median = statistics.median(values)
+        if what == "sampling":
+            rate = f"{batch * length / median:9.1f} tokens/s"
+            share = f"{gigabytes / median / bandwidth:4.0%} of the bandwidth bound"
+        else:
+            rate = f"{median:9.4f} s a step"
+            share = f"{gflop / median / flop_ceiling:4.0%} of the matrix ceiling"
+        pairs = zip(values, times["po_jax"], strict=False)
+        ratios = [theirs / ours for theirs, ours in pairs]
+        ratio = f"{statistics.median(ratios):5.2f} x po_jax's time" if ratios else ""
+        print(f"{label} {rate}  {share}  {ratio} (min {min(values):.4f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -141,5 +141,7 @@ class CTranslate2:
         )
         assert [len(each.hypotheses[0]) for each in drawn] == ends.tolist()
 
+    one_model = sampling  # It has nothing else to draw from.
+
 
 MAKE = {"plain": Plain, "compiled": Compiled, "ctranslate2": CTranslate2}

@@ -4,8 +4,8 @@
     python -m tests.benchmarks.real_lengths mini small --former ../former
 
 64 posts of TL;DR in T5's vocabulary, cut at 512 and 64 tokens; a drawn completion ends where
-people's summary of its post does, whoever draws it. Contestants are processes of their own that
-take turns:
+people's summary of its post does, whoever draws it: from the mixture, or from one model alone.
+Contestants are processes of their own that take turns:
 
   po_jax  this checkout, in batches as the data has them, with the groups that it makes of them;
   former  po_jax of another checkout;
@@ -39,11 +39,11 @@ SIZES = {
     "mini": {"emb_dim": 256, "num_heads": 4, "mlp_dim": 1024, "layers": 4},
     "small": {"emb_dim": 512, "num_heads": 8, "mlp_dim": 2048, "layers": 6},
 }
-WHAT = ("sampling", "step", "online")
+WHAT = ("sampling", "one_model", "step", "online")
 OPPONENTS = {  # what each needs, and what it does
     "plain": (("torch", "transformers"), ("sampling", "step")),
     "compiled": (("torch", "transformers"), ("step",)),
-    "ctranslate2": (("torch", "transformers", "ctranslate2"), ("sampling",)),
+    "ctranslate2": (("torch", "transformers", "ctranslate2"), ("sampling", "one_model")),
 }
 VOCAB, HEAD_DIM, BETA, TAU, EOS = 32128, 64, 0.125, 0.1, 1
 MOST = 129  # more than a completion has tokens
@@ -174,18 +174,21 @@ def ours(size):
         def cut(self, batch):
             return self.lengths.cut(batch) if self.lengths else batch
 
-        def draw(self, prompt, completion):
+        def draw(self, prompt, completion, beta=BETA):
             ends = (completion > 0).sum(axis=-1).astype(np.int32)
             told = self.cut(prompt).copy()
             told[:, 0] += VOCAB * (ends[:, 0] + MOST * ends[:, 1])
-            beta = jnp.full(ends.shape, BETA)
+            beta, partner = jnp.full(ends.shape, beta), self.reference if beta else None
             strategy = Strategy(completion.shape[-1])
-            given = (self.state.params, self.reference, jnp.asarray(told), beta, self.key)
+            given = (self.state.params, partner, jnp.asarray(told), beta, self.key)
             return sample(self.ending, strategy, *given)
 
         def sampling(self, prompt, completion):
             drawn = jax.block_until_ready(self.draw(prompt, completion))
             assert np.array_equal(drawn.mask, completion > 0)
+
+        def one_model(self, prompt, completion):
+            jax.block_until_ready(self.draw(prompt, completion, beta=0.0))
 
         def learn(self, prompt, completion, mask, preference, log_mu):
             batch = PreferenceBatch(prompt, completion, mask, preference, log_mu)
@@ -323,7 +326,8 @@ def report(size, what, contestants, rounds, tokens):
         pairs = zip(values, times["po_jax"], strict=True)
         ratio = statistics.median(theirs / own for theirs, own in pairs)
         median = statistics.median(values)
-        rate = f", {tokens / median:.0f} useful tokens/s" if what == "sampling" else ""
+        drawn = what in ("sampling", "one_model")
+        rate = f", {tokens / median:.0f} useful tokens/s" if drawn else ""
         print(f"{size} {what} {name}: {median:.3f} s, {ratio:.2f} x po_jax's{rate}", flush=True)
 
 
