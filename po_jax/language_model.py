@@ -118,6 +118,17 @@ class LanguageModel(Protocol):
         Only the first `learned` completions of each prompt are differentiated; None for all.
         """
 
+    def next_token_logits(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch samples vocab"]:
+        """Logits of the token after each completion, the first one's after an empty completion."""
+
     def logits(
         self,
         params: Params,

@@ -47,12 +47,20 @@ def split(rows: Any, count: int) -> Any:
 
     No row leaves its device.
     """
-    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), rows)
+
+    def groups(x):
+        return jnp.moveaxis(x.reshape(len(x) // count, count, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(groups, rows)
 
 
 def join(groups: Any) -> Any:
     """Undoes `split`."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), groups)
+
+    def rows(x):
+        return jnp.moveaxis(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+    return jax.tree.map(rows, groups)
 
 
 def by_length(rows: Any, count: int) -> Int[Array, "parts rows"]:
@@ -142,7 +150,7 @@ def reading_by_length(model: LanguageModel, lengths: Lengths) -> LanguageModel:
 
 @dataclasses.dataclass(frozen=True)
 class _ByLength:
-    """`encode`, `score` and `logits` of their own; everything else is the model's."""
+    """`encode`, `score` and `next_token_logits` of its own; all else is the model's."""
 
     model: LanguageModel
     lengths: Lengths
@@ -187,6 +195,14 @@ class _ByLength:
     def take(self, cache: Cache, prompts: Take, rows: Take) -> Cache:
         return self.model.take(cache, prompts, rows)
 
+    def logits(
+        self,
+        params: Params,
+        inputs: Int[Array, "batch input_length"],
+        decoder_inputs: Int[Array, "batch length"],
+    ) -> Float[Array, "batch length vocab"]:
+        return self.model.logits(params, inputs, decoder_inputs)
+
     def encode(self, params: Params, prompt: Int[Array, "batch prompt"]) -> Encoded:
         """What is known of positions that were cut off is 0: they are padding."""
         limit = prompt.shape[1]
@@ -215,16 +231,17 @@ class _ByLength:
 
         return in_groups(self.lengths, score, prompt, completion, mask)
 
-    def logits(
+    def next_token_logits(
         self,
         params: Params,
-        inputs: Int[Array, "batch input_length"],
-        decoder_inputs: Int[Array, "batch length"],
-    ) -> Float[Array, "batch length vocab"]:
-        def logits(*rows):
-            return self.model.logits(params, *rows)
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+    ) -> Float[Array, "batch samples vocab"]:
+        def next_token_logits(*rows):
+            return self.model.next_token_logits(params, *rows)
 
-        return in_groups(self.lengths, logits, inputs, decoder_inputs)
+        return in_groups(self.lengths, next_token_logits, prompt, completion, mask)
 
 
 def _choices(lengths: Lengths, limit: int) -> list[int]:

@@ -185,6 +185,17 @@ class LoRA:
         options = {"dropout_key": dropout_key, "learned": learned}
         return self._run("score", params, prompt, completion, mask, **options)
 
+    def next_token_logits(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+        **options: Any,
+    ) -> Float[Array, "batch samples vocab"]:
+        """Logits of the token after each completion, float32."""
+        return self._run("next_token_logits", params, prompt, completion, mask, **options)
+
     def logits(
         self,
         params: Params,

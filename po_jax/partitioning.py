@@ -126,11 +126,11 @@ def take_rows(x: Array, rows: Int[Array, "parts taken"], axis: int = 0) -> Array
 
     A place beyond the part is its last row's.
     """
-    parts = len(rows)
-    apart = x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
+    parts, (before, after) = len(rows), (x.shape[:axis], x.shape[axis + 1 :])
+    apart = x.reshape(*before, parts, x.shape[axis] // parts, *after)
     take = functools.partial(jnp.take, axis=axis, mode="clip")
     taken = jax.vmap(take, in_axes=(axis, 0), out_axes=axis)(apart, rows)
-    return taken.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return taken.reshape(*before, rows.size, *after)
 
 
 @contextlib.contextmanager

@@ -149,8 +149,9 @@ def test_a_language_model_that_reads_by_length_is_the_same():
     here = np.asarray(whole.mask)
     np.testing.assert_allclose(encoded.states[here], whole.states[here], atol=1e-5)
     given = (batch.prompt, batch.completion, batch.mask)
-    scores, expected = (jax.jit(model.score)(PARAMS, *given) for model in (reading, MODEL))
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    for name in ("score", "next_token_logits"):
+        found, expected = (jax.jit(getattr(m, name))(PARAMS, *given) for m in (reading, MODEL))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -167,10 +168,17 @@ def test_draws_are_the_same(devices):
         np.testing.assert_allclose(getattr(drawn[0], name), getattr(drawn[1], name), atol=1e-5)
 
 
-def test_a_judge_says_the_same():
-    batch, said = pairs(16), []
+@pytest.mark.parametrize("decoded", [False, True], ids=["encoder", "decoder"])
+def test_a_judge_says_the_same(decoded):
+    batch, said, judge = pairs(16), [], small_run.judge()
+    template = dataclasses.replace(judge.model.template, decoded=decoded)
+    judge = dataclasses.replace(
+        judge,
+        model=dataclasses.replace(judge.model, template=template),
+        params=jax.tree.map(lambda x: x / 2.0, judge.params),  # less firm
+    )
     for shares in SHARES:
-        judge = dataclasses.replace(small_run.judge(), partitioner=partitioner(2, shares))
+        judge = dataclasses.replace(judge, partitioner=partitioner(2, shares))
         said.append(judge.begin(Pairs(batch.prompt, batch.completion, batch.mask))().preference)
     assert np.ptp(said[1]) > 1e-4
     np.testing.assert_allclose(said[0], said[1], atol=1e-5)

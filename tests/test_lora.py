@@ -128,6 +128,11 @@ def test_the_merged_model_gives_the_adapters_logits(model):
     found, expected = score(model, params), score(model.base, whole)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert np.abs(np.asarray(found) - score(model.base, params["base"])).max() > 0.1
+    after, expected = (
+        jax.jit(m.next_token_logits)(given, PROMPT, COMPLETION, MASK)
+        for m, given in ((model, params), (model.base, whole))
+    )
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,20 @@ def exact(model, params, prompt):
     return np.asarray(run(params), np.float64)
 
 
+def test_the_token_after_a_completion_is_that_of_teacher_forcing(family):
+    """After no token, one and two; the prompts are encoded once for all completions."""
+    model, (params, _) = family
+    ends = np.arange(len(ALL)) % LENGTH
+    mask = np.arange(LENGTH - 1) < ends[:, None]
+    begun, mask = (
+        jnp.broadcast_to(jnp.asarray(rows), (len(PROMPT), *rows.shape))
+        for rows in (np.where(mask, TOKENS[:, :-1], 0), mask)
+    )
+    logits = jax.jit(model.next_token_logits)(params, PROMPT, begun, mask)
+    expected = exact(model, params, PROMPT)[:, np.arange(len(ALL)), ends]
+    np.testing.assert_allclose(jax.nn.log_softmax(logits), expected, atol=1e-5)
+
+
 def mixture(policy, reference, beta):
     """Log-probability of every completion, [batch, completions], under the token-wise mixture."""
     mixed = (1 - beta) * policy + beta * reference

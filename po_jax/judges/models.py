@@ -5,7 +5,7 @@ that their trees are T5X's: no new parameters. The log-odds of that choice are t
 preference, or the reward.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -28,39 +28,48 @@ Comparisons = PreferenceBatch | Mapping[str, Any]
 
 def verdict_log_odds(
     model: LanguageModel,
-    logits: Callable[..., Float[Array, "batch 1 vocab"]],
     template: Template,
-    *fields: Int[Array, "batch _"],
-) -> Float[Array, " batch"]:
-    """log P(first verdict) - log P(second verdict), given the composed fields.
+    params: Params,
+    prompt: Int[Array, "batch prompt_length"],
+    *completions: Int[Array, "batch questions _"],
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "batch questions"]:
+    """log P(first verdict) - log P(second verdict), of each question about a prompt.
 
     Taken from the logits: through log-probabilities, the head's other columns would have gradients
     of rounding errors, which an optimiser that normalises gradients makes large.
 
     Args:
       model: the language model that is asked.
-      logits: its `logits` with everything bound but inputs and decoder inputs.
       template: how the fields are composed, and the two verdicts.
-      *fields: token ids of the prompt and of the completions.
+      params: of the model.
+      prompt: token ids.
+      *completions: the fields after the prompt, for each question.
+      dropout_key: randomness of dropout; None for none.
     """
-    return _log_odds(model, logits, template, compose(template, model.special_ids, *fields))
-
-
-def _log_odds(model, logits, template, question):
-    start = jnp.full((question.shape[0], 1), model.special_ids.start, question.dtype)
+    encoded, decoded = compose(template, model.special_ids, prompt, *completions)
+    options = {} if dropout_key is None else {"dropout_key": dropout_key}
+    mask = decoded != model.special_ids.pad
+    answer = model.next_token_logits(params, encoded, decoded, mask, **options)
     first, second = template.verdicts
-    answer = logits(question, start)[:, 0]
-    return answer[:, first] - answer[:, second]
+    return (answer[..., first] - answer[..., second]).reshape(completions[0].shape[:2])
 
 
-def _answered(
-    model: LanguageModel, template: Template, params: Params, *fields: Int[Array, "batch _"]
-) -> tuple[Float[Array, " batch"], Int[Array, "batch 2"]]:
-    """`verdict_log_odds`, and `Judgement.read` of each question."""
-    question = compose(template, model.special_ids, *fields)
-    log_odds = _log_odds(model, partial(model.logits, params), template, question)
-    tokens = jnp.sum(question != model.special_ids.pad, axis=1)
-    return log_odds, jnp.stack([tokens, positions_read(model, question)], axis=-1)
+def _read(
+    model: LanguageModel,
+    template: Template,
+    prompt: Int[Array, "batch prompt_length"],
+    *completions: Int[Array, "batch questions _"],
+) -> Int[Array, "batch 2"]:
+    """`Judgement.read` of all questions about each prompt."""
+    encoded, decoded = compose(template, model.special_ids, prompt, *completions)
+    tokens = [jnp.sum(x != model.special_ids.pad, axis=-1) for x in (encoded, decoded)]
+    positions = [positions_read(model, encoded), jnp.full(decoded.shape[:2], decoded.shape[2])]
+
+    def of_each_prompt(counts):
+        return sum(jnp.sum(x.reshape(len(prompt), -1), axis=1) for x in counts)
+
+    return jnp.stack([of_each_prompt(tokens), of_each_prompt(positions)], axis=-1)
 
 
 @partial(jax.jit, static_argnames=("model", "template"))
@@ -75,19 +84,16 @@ def prefer(
 
     And `Judgement.read`.
     """
-    log_odds, read = _answered(model, template, params, *_in_both_orders(prompt, completion))
-    forward, backward = log_odds.reshape(-1, 2).T
-    preference = _mean_preference(forward, backward)
-    return preference, jnp.sum(read.reshape(-1, 2, 2), axis=1)
+    given = (prompt, *_in_both_orders(completion))
+    forward, backward = verdict_log_odds(model, template, params, *given).T
+    return _mean_preference(forward, backward), _read(model, template, *given)
 
 
 def _in_both_orders(
-    prompt: Int[Array, "batch prompt_length"], completion: Int[Array, "batch 2 length"]
-) -> tuple[Int[Array, "batch*2 _"], ...]:
-    """The fields of each pair, and beside them, on the same device, those of the other order."""
-    orders = jnp.stack([completion, completion[:, ::-1]], axis=1)
-    first, second = jnp.moveaxis(orders.reshape(-1, *completion.shape[1:]), 1, 0)
-    return jnp.repeat(prompt, 2, axis=0), first, second
+    completion: Int[Array, "batch 2 length"],
+) -> tuple[Int[Array, "batch 2 length"], Int[Array, "batch 2 length"]]:
+    """The first and the second field of the two questions about each pair."""
+    return completion, completion[:, ::-1]
 
 
 def _mean_preference(
@@ -106,15 +112,8 @@ def reward(
     completion: Int[Array, "batch K length"],
 ) -> tuple[Float[Array, "batch K"], Int[Array, "batch 2"]]:
     """The reward of each completion, the log-odds that it is good, and `Judgement.read`."""
-    batch, samples, length = completion.shape
-    log_odds, read = _answered(
-        model,
-        template,
-        params,
-        jnp.repeat(prompt, samples, axis=0),
-        completion.reshape(batch * samples, length),
-    )
-    return log_odds.reshape(batch, samples), jnp.sum(read.reshape(batch, samples, 2), axis=1)
+    given = (prompt, completion)
+    return verdict_log_odds(model, template, params, *given), _read(model, template, *given)
 
 
 @runtime_checkable
@@ -126,8 +125,10 @@ class JudgeModel(Protocol):
       language_model: the network.
     """
 
-    kind: str
     language_model: LanguageModel
+
+    @property
+    def kind(self) -> str: ...
 
     def judge(
         self,
@@ -136,6 +137,11 @@ class JudgeModel(Protocol):
         completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """The judgement of pairs; antisymmetric."""
+
+
+def _reading(template: Template) -> str:
+    """What else a checkpoint says of a judge: asked in another way, it would answer at random."""
+    return " whose decoder reads the answers" if template.decoded else ""
 
 
 def _loss_and_metrics(
@@ -150,14 +156,17 @@ def _loss_and_metrics(
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class PreferenceModel(Model):
-    """P(y1 > y2): the encoder reads text and both completions, the decoder's first token answers.
+    """P(y1 > y2): the network reads text and both completions, and the next token answers.
 
     Attributes:
       template: how a pair is read, and the two verdicts.
     """
 
     template: Template
-    kind = "a trained preference model"
+
+    @property
+    def kind(self) -> str:
+        return f"a trained preference model{_reading(self.template)}"
 
     def judge(
         self,
@@ -179,13 +188,14 @@ class PreferenceModel(Model):
         judge's liking for a place, which is most of what it has at first.
         """
         batch = preference_batch(batch)
-        log_odds = verdict_log_odds(
+        forward, backward = verdict_log_odds(
             self.language_model,
-            partial(self.language_model.logits, params, dropout_key=dropout_rng),
             self.template,
-            *_in_both_orders(batch.prompt, batch.completion),
-        )
-        forward, backward = log_odds.reshape(-1, 2).T
+            params,
+            batch.prompt,
+            *_in_both_orders(batch.completion),
+            dropout_key=dropout_rng,
+        ).T
         as_first = binary_cross_entropy(forward, batch.preference)
         as_second = binary_cross_entropy(-backward, batch.preference)
         margin = _mean_preference(forward, backward) - 0.5
@@ -214,7 +224,10 @@ class RewardModel(Model):
     """
 
     template: Template
-    kind = "a trained reward model"
+
+    @property
+    def kind(self) -> str:
+        return f"a trained reward model{_reading(self.template)}"
 
     def judge(
         self,
@@ -231,14 +244,14 @@ class RewardModel(Model):
     ) -> LossAndMetrics:
         """Mean cross-entropy of the reward difference with the label."""
         batch = preference_batch(batch)
-        pairs, _, length = batch.completion.shape
         rewards = verdict_log_odds(
             self.language_model,
-            partial(self.language_model.logits, params, dropout_key=dropout_rng),
             self.template,
-            jnp.repeat(batch.prompt, 2, axis=0),
-            batch.completion.reshape(2 * pairs, length),
-        ).reshape(pairs, 2)
+            params,
+            batch.prompt,
+            batch.completion,
+            dropout_key=dropout_rng,
+        )
         margin = rewards[:, 0] - rewards[:, 1]
         losses = binary_cross_entropy(margin, batch.preference)
         loss, metrics = _loss_and_metrics(losses, margin, batch.preference)

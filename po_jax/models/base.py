@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ class Model:
     """A network with a loss.
 
     Attributes:
-      kind: what it is, in words, as its checkpoints record it; None if it does not matter.
       language_model: the network.
       strategy: how `predict_batch` draws completions, where it does; greedy by default.
       optimizer_def: T5X's optimiser. Our own loop takes an optax one instead.
@@ -31,13 +30,17 @@ class Model:
       input_vocabulary, output_vocabulary: for T5X's infer script.
     """
 
-    kind: ClassVar[str | None] = None
     language_model: LanguageModel
     strategy: Strategy = Strategy(max_length=64, temperature=0.0)
     optimizer_def: Any = None
     feature_converter_cls: Callable[..., Any] | None = None
     input_vocabulary: Any = None
     output_vocabulary: Any = None
+
+    @property
+    def kind(self) -> str | None:
+        """What it is, in words, as its checkpoints record it; None if it does not matter."""
+        return None
 
     @property
     def FEATURE_CONVERTER_CLS(self) -> Callable[..., Any] | None:  # noqa: N802

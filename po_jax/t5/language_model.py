@@ -149,9 +149,7 @@ class EncoderDecoder:
 
         Only the first `learned` completions of each prompt are differentiated; None for all.
         """
-        encoder_key, decoder_key = (
-            (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        )
+        encoder_key, decoder_key = _keys(dropout_key)
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
         if learned is None:
             logprobs = self._score(params, encoded, completion, decoder_key)
@@ -181,6 +179,32 @@ class EncoderDecoder:
         else:
             logprobs = chunked_token_logprobs(head, hidden, tokens, chunk=self.score_chunk)
         return logprobs.reshape(completion.shape)
+
+    def next_token_logits(
+        self,
+        params: Params,
+        prompt: Int[Array, "batch prompt"],
+        completion: Int[Array, "batch samples length"],
+        mask: Bool[Array, "batch samples length"],
+        *,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch samples vocab"]:
+        """Logits of the token after each completion, float32; the head reads that position alone.
+
+        A prompt is encoded once for all its completions.
+        """
+        batch, samples, length = completion.shape
+        encoder_key, decoder_key = _keys(dropout_key)
+        encoded = self.encode(params, prompt, dropout_key=encoder_key)
+        start = self.special_ids.start
+        rows = completion.reshape(batch * samples, length)
+        inputs = jnp.pad(rows, ((0, 0), (1, 0)), constant_values=start)
+        hidden = self._apply(params, "hidden", decoder_key, encoded.states, encoded.mask, inputs)
+        is_last = jnp.arange(length + 1)[None] == jnp.sum(mask, axis=-1).reshape(-1, 1)
+        # Compared and summed: a gather's gradient would be a scatter.
+        last = jnp.sum(jnp.where(is_last[..., None], hidden, 0), axis=1, keepdims=True)
+        logits = self._apply(params, "logits", None, last)
+        return logits.reshape(batch, samples, -1)
 
     def logits(
         self,
@@ -230,6 +254,14 @@ class T5LM(EncoderDecoder):
     def module(self) -> Transformer:
         """The Flax module, which T5X asks whether its layers are scanned."""
         return Transformer(self.config)
+
+
+def _keys(dropout_key: PRNGKeyArray | None) -> tuple[PRNGKeyArray | None, PRNGKeyArray | None]:
+    """Of the encoder and of the decoder."""
+    if dropout_key is None:
+        return None, None
+    encoder_key, decoder_key = jax.random.split(dropout_key)
+    return encoder_key, decoder_key
 
 
 def _init(model: EncoderDecoder, key: PRNGKeyArray) -> dict[str, Any]:

@@ -38,6 +38,11 @@ PREFERENCE = PreferenceModel(
     language_model=MODEL, template=Template(((20,), (21, 22), (23,)), verdicts=(24, 25))
 )
 REWARD = RewardModel(language_model=MODEL, template=Template(((20,), (21,)), verdicts=(24, 25)))
+# Their decoders read the completions.
+DECODED = [
+    dataclasses.replace(model, template=dataclasses.replace(model.template, decoded=True))
+    for model in (PREFERENCE, REWARD)
+]
 PROMPT = np.asarray([[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 10, 1]])
 COMPLETION = np.asarray([[[11, 1, 0], [12, 13, 1]], [[14, 15, 16], [1, 0, 0]], [[17, 1, 0]] * 2])
 PAIRS = Pairs(PROMPT, COMPLETION, COMPLETION > 0)
@@ -62,6 +67,16 @@ def log_odds(params, inputs):
     first = jnp.zeros((len(inputs), 1), int)
     logits = jax.jit(MODEL.module.apply)({"params": params}, tokens, first)
     return np.asarray(logits[:, 0, 24] - logits[:, 0, 25])
+
+
+def after(params, inputs, targets):
+    """From the network's logits after targets that are read one row at a time, without padding."""
+    apply, found = jax.jit(MODEL.module.apply), []
+    for read, target in zip(inputs, targets, strict=True):
+        given = jnp.asarray([read]), jnp.asarray([[0, *target]])
+        logits = apply({"params": params}, *given)[0, -1]
+        found.append(logits[24] - logits[25])
+    return np.asarray(found)
 
 
 def sigmoid(x):
@@ -107,6 +122,33 @@ def test_rewards_are_log_odds_and_preferences_their_bradley_terry(params):
     np.testing.assert_allclose(judgement.preference, sigmoid(np.asarray(difference)), atol=1e-6)
 
 
+def test_a_decoder_that_reads_the_completions_answers_after_them(params):
+    preference, reward = (judge_of(model, params).begin(PAIRS)() for model in DECODED)
+    texts = [[20, *plain(x), 1] for x in PROMPT]
+    forward, backward = (
+        after(
+            params,
+            texts,
+            [[21, 22, *plain(pair[i]), 23, *plain(pair[1 - i]), 1] for pair in COMPLETION],
+        )
+        for i in (0, 1)
+    )
+    expected = 0.5 * (sigmoid(forward) + 1.0 - sigmoid(backward))
+    np.testing.assert_allclose(preference.preference, expected, atol=1e-6)
+    assert np.ptp(expected) > 1e-4
+    twice = [text for text in texts for _ in range(2)]
+    answers = [[21, *plain(y), 1] for pair in COMPLETION for y in pair]
+    rewards = after(params, twice, answers).reshape(3, 2)
+    np.testing.assert_allclose(reward.reward, rewards, atol=1e-5)
+    # A prompt's tokens are read once, and so is each completion.
+    tokens = [
+        len(text) + len(a) + len(b)
+        for text, a, b in zip(texts, answers[::2], answers[1::2], strict=True)
+    ]
+    positions = (1 + 4 + 1) + 2 * (1 + 3 + 1)
+    assert reward.read.tolist() == [[count, positions] for count in tokens]
+
+
 def test_judging_again_compiles_nothing(params):
     judge = judge_of(PREFERENCE, params)
     judge.begin(PAIRS)()
@@ -116,7 +158,11 @@ def test_judging_again_compiles_nothing(params):
     assert prefer._cache_size() == compiled
 
 
-@pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
+@pytest.mark.parametrize(
+    "model",
+    [PREFERENCE, REWARD, *DECODED],
+    ids=["preference", "reward", "preference, decoded", "reward, decoded"],
+)
 def test_a_mesh_of_eight_devices_judges_as_one_does(model, params):
     rows = [0, 1, 2, 1]
     pairs = Pairs(PROMPT[rows], COMPLETION[rows], COMPLETION[rows] > 0)
@@ -124,7 +170,7 @@ def test_a_mesh_of_eight_devices_judges_as_one_does(model, params):
     many = judge_of(model, params, num_partitions=2, devices=8).begin(pairs)()
     assert len(many.preference.sharding.device_set) == 8
     np.testing.assert_allclose(many.preference, one.preference, atol=1e-5)
-    if model is REWARD:
+    if isinstance(model, RewardModel):
         np.testing.assert_allclose(many.reward, one.reward, atol=1e-5)
 
 
@@ -145,9 +191,9 @@ RULES = []  # those in force each time that `Watched.score` is traced
 class Watched(T5LM):
     """Tells which rules a program is traced under."""
 
-    def logits(self, *args, **options):
+    def next_token_logits(self, *args, **options):
         RULES.append(tuple(nn.get_logical_axis_rules()))
-        return super().logits(*args, **options)
+        return super().next_token_logits(*args, **options)
 
 
 @pytest.mark.parametrize("of", [PREFERENCE, REWARD], ids=["preference", "reward"])

@@ -1,5 +1,6 @@
 """The judges that are trained: what their losses read, and that they learn what they are shown."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -31,6 +32,10 @@ PREFERENCE = PreferenceModel(
     language_model=LANGUAGE_MODEL, template=Template(((10,), (11,), (12,)), (13, 14))
 )
 REWARD = RewardModel(language_model=LANGUAGE_MODEL, template=Template(((10,), (11,)), (13, 14)))
+MODELS = {"preference": PREFERENCE, "reward": REWARD}
+for of, judge in list(MODELS.items()):
+    reading = dataclasses.replace(judge.template, decoded=True)
+    MODELS[f"{of}, decoded"] = dataclasses.replace(judge, template=reading)
 
 
 def pairs(seed: int, batch: int = 5) -> PreferenceBatch:
@@ -52,9 +57,10 @@ def swap(batch):
 
 
 @partial(jax.jit, static_argnums=1)
-def log_odds(params, template, *fields):
+def log_odds(params, template, prompt, *completions):
     """The log-odds of the two verdicts, from the logits of the whole vocabulary."""
-    question = compose(template, LANGUAGE_MODEL.special_ids, *fields)
+    fields = (completion[:, None] for completion in completions)
+    question, _ = compose(template, LANGUAGE_MODEL.special_ids, prompt, *fields)
     logits = LANGUAGE_MODEL.module.apply(
         {"params": params}, question, jnp.zeros((question.shape[0], 1), jnp.int32)
     )
@@ -81,7 +87,7 @@ def test_preference_loss_is_the_cross_entropy_of_the_verdicts_in_both_orders(par
     np.testing.assert_allclose(metrics["accuracy"].compute(), np.mean(agreeing))
 
 
-@pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_the_loss_does_not_depend_on_which_completion_comes_first(params, model):
     batch = pairs(2)
     loss, swapped = (jax.jit(model.loss_fn)(params, b, None)[0] for b in (batch, swap(batch)))
@@ -133,7 +139,7 @@ def test_tied_labels_do_not_count_as_right_or_wrong(params):
     assert metrics["accuracy"].count == 4
 
 
-@pytest.mark.parametrize("model", [PREFERENCE, REWARD], ids=["preference", "reward"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_judges_learn_a_rule_even_if_the_better_one_always_comes_first(model, params):
     """Chance is 1/2; data are fresh at every step, so this is no memory."""
     optimizer = Adafactor(0.02)
