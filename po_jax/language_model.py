@@ -127,7 +127,10 @@ class LanguageModel(Protocol):
         *,
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch samples vocab"]:
-        """Logits of the token after each completion, the first one's after an empty completion."""
+        """Logits of the token after each completion, float32; of the first token, if it is empty.
+
+        Masks are true up to the end of a completion.
+        """
 
     def logits(
         self,

@@ -26,9 +26,9 @@ class Template:
     Attributes:
       pieces: the ids before each field; an empty tuple joins two fields directly.
       verdicts: the ids that say "the first" and "the second" (or "good" and "bad").
-      decoded: whether the decoder reads what comes after the prompt, and the verdict follows it.
-        Then the encoder reads a prompt once, however many completions and orders it is asked
-        about. A judge answers as it was trained: with this as it was then.
+      decoded: whether the decoder reads what comes after the prompt, and then answers. So the
+        encoder reads the prompt of a pair once, for both completions and orders. A judge answers
+        as it was trained: with this as it was then.
     """
 
     pieces: tuple[tuple[int, ...], ...]

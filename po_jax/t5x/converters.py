@@ -96,7 +96,7 @@ class ComparisonConverter(_Unpacked):
     """prompt [length], completion and mask [2, length], preference [], as `layouts.Comparisons`.
 
     The completions stay in the data's order: the losses do not ask for it, and a preference model
-    exchanges half of them itself.
+    reads both orders itself.
 
     Raises:
       ValueError: on packing.

@@ -34,6 +34,7 @@ MODELS = {
     "policy": PolicyModel(language_model=LM, objective=lambda policy, batch: policy[:, 0]),
     "preference": PreferenceModel(language_model=LM, template=TEMPLATE),
     "reward": RewardModel(language_model=LM, template=TEMPLATE),
+    "decoded": RewardModel(language_model=LM, template=dataclasses.replace(TEMPLATE, decoded=True)),
 }
 
 
@@ -61,6 +62,7 @@ def test_a_checkpoint_says_what_it_is(runs):
         "policy": "a policy",
         "preference": "a trained preference model",
         "reward": "a trained reward model",
+        "decoded": "a trained reward model whose decoder reads the answers",
         "old": None,
     }
     # The item inside the checkpoint's folder is the same checkpoint.
@@ -103,6 +105,8 @@ def test_policies_and_what_does_not_say_are_taken(runs, partitioner, name):
         ("preference", "policy"),
         ("preference", "reward"),
         ("reward", "preference"),
+        ("reward", "decoded"),
+        ("decoded", "reward"),
     ],
 )
 def test_another_kind_is_no_judge(runs, partitioner, model, checkpoint):

@@ -185,7 +185,7 @@ def test_rows_of_the_host_and_of_the_devices_are_judged_alike(params):
     np.testing.assert_array_equal(first, second)
 
 
-RULES = []  # those in force each time that `Watched.score` is traced
+RULES = []  # those in force each time that `Watched` is traced
 
 
 class Watched(T5LM):
