@@ -18,9 +18,8 @@ from po_jax.judges import LearnedJudge, Pairs, PreferenceModel, RewardModel
 from po_jax.judges.template import Template
 from po_jax.language_model import as_read
 from po_jax.partitioning import make_partitioner
-from po_jax.t5.config import T5Config
-from po_jax.t5.language_model import T5LM
-from tests.benchmarks.real_lengths import HEAD_DIM, SIZES, VOCAB, cpu, posts
+from tests.benchmarks.real_lengths import cpu, posts
+from tests.benchmarks.t5_work import SIZES, network
 
 BATCH = 32
 WORDS = ((20, 21, 22, 23), (24, 25), (26, 27))  # around the fields
@@ -28,27 +27,18 @@ WORDS = ((20, 21, 22, 23), (24, 25), (26, 27))  # around the fields
 
 def judges(size):
     """By name, every kind of judge and way to read, of one language model."""
-    sizes = {name: value for name, value in SIZES[size].items() if name != "layers"}
-    layers = SIZES[size]["layers"]
-    network = T5LM(
-        T5Config(
-            vocab_size=VOCAB,
-            head_dim=HEAD_DIM,
-            num_encoder_layers=layers,
-            num_decoder_layers=layers,
-            logits_via_embedding=True,
-            dropout_rate=0.0,
-            **sizes,
-        )
-    )
-    params = as_read(network, jax.jit(network.init)(jax.random.key(0)))
+    language_model = network(**SIZES[size])
+    init = jax.jit(language_model.init)
+    params = as_read(language_model, init(jax.random.key(0)))
     partitioner = make_partitioner(devices=jax.devices()[:1])
     for name, kind, pieces in (
         ("preference model", PreferenceModel, WORDS),
         ("reward model", RewardModel, WORDS[:2]),
     ):
         for decoded in (False, True):
-            model = kind(language_model=network, template=Template(pieces, (30, 31), decoded))
+            model = kind(
+                language_model=language_model, template=Template(pieces, (30, 31), decoded)
+            )
             yield name, decoded, LearnedJudge(model, params, partitioner)
 
 

@@ -26,6 +26,24 @@ SIZES = {
 VOCAB, HEAD_DIM, BETA, TAU = 32128, 64, 0.125, 0.1
 
 
+def network(emb_dim, num_heads, mlp_dim, layers, **options):
+    """T5 1.0 of one of the `SIZES`, without dropout; options are those of `T5Config`."""
+    return T5LM(
+        T5Config(
+            vocab_size=VOCAB,
+            emb_dim=emb_dim,
+            num_heads=num_heads,
+            head_dim=HEAD_DIM,
+            mlp_dim=mlp_dim,
+            num_encoder_layers=layers,
+            num_decoder_layers=layers,
+            logits_via_embedding=True,
+            dropout_rate=0.0,
+            **options,
+        )
+    )
+
+
 class Ours:
     """T5 1.0 as policy and reference on one device.
 
@@ -39,19 +57,7 @@ class Ours:
     """
 
     def __init__(self, emb_dim, num_heads, mlp_dim, layers, init=None, **options):
-        config = T5Config(
-            vocab_size=VOCAB,
-            emb_dim=emb_dim,
-            num_heads=num_heads,
-            head_dim=HEAD_DIM,
-            mlp_dim=mlp_dim,
-            num_encoder_layers=layers,
-            num_decoder_layers=layers,
-            logits_via_embedding=True,
-            dropout_rate=0.0,
-            **options,
-        )
-        self.model = T5LM(config)
+        self.model = network(emb_dim, num_heads, mlp_dim, layers, **options)
         init = self.model.init if init is None else partial(init, self.model)
         policy = PolicyModel(
             language_model=self.model,
