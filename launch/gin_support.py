@@ -46,6 +46,8 @@ def run(
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     # Read when JAX is imported: what a run compiles, the next one of its kind finds.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(caches, "po_jax", "compiled"))
+    # A random start compiles many programs, none of which takes JAX's own least, a second.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # An installed command finds a user's modules, as -m does.
 

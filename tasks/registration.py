@@ -124,7 +124,8 @@ def _dataset(rows: Sequence[Row]) -> tf.data.Dataset:
 
 def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(values[0], list):
-        return tf.ragged.constant(values, dtype=tf.string, ragged_rank=1)
+        texts = tf.constant([text for row in values for text in row], tf.string)
+        return tf.RaggedTensor.from_row_lengths(texts, [len(row) for row in values])
     dtypes = {bool: tf.bool, float: tf.float32, int: tf.float32}
     return tf.constant(values, dtypes.get(type(values[0]), tf.string))
 

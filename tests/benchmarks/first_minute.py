@@ -7,13 +7,14 @@ preference model of the policy's size for a judge, on the embedded docstrings, i
 as soon as the first step is recorded. The seconds are those of the whole command until then; of
 tracing, lowering and compiling by JAX's log, for the start, the sampler, the judge and the step;
 and of what is left: imports, data, loading, and the first step's own work. A run with a warm cache
-is the same command once more. `--former` takes another checkout's turn as well. The machine must
-be otherwise idle.
+is the same command once more. `--former` takes another checkout's turn as well: 5ac7f34, which kept
+no cache by itself and is always cold, or a later one. The machine must be otherwise idle.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
+import math
 import os
 from pathlib import Path
 import re
@@ -40,9 +41,9 @@ PROMPT, COMPLETION, BATCH = 512, 64, 8
 LONGEST = 3600  # seconds that a run may take
 # What JAX calls the programs that a run compiles, by the part that they play in it.
 PARTS = {
-    "start": "compute|create",
+    "start": "compute|create|init",
     "sampler": "sample",
-    "judge": "prefer",
+    "judge": "prefer|judge_pairs",
     "step": "train_step|make_batch|score",
 }
 _FINISHED = re.compile(
@@ -76,15 +77,14 @@ def judge(size: str, folder: Path) -> None:
     hugging_face.write(epath.Path(folder), found, network, family="t5")
 
 
-def command(size: str, scanned: bool, checkpoint: Path, run: Path) -> list[str]:
-    """What a user would type."""
+def command(size: str, scanned: bool, checkpoint: Path, run: Path, *, early: bool) -> list[str]:
+    """What a user would type; `early` is for a checkout as it was at 5ac7f34."""
     layers = SIZES[size]["layers"]
     sizes = {name: value for name, value in SIZES[size].items() if name != "layers"}
     sizes |= dict(num_encoder_layers=layers, num_decoder_layers=layers)
     bindings = {f"config.T5Config.{name}": value for name, value in sizes.items()} | {
         "config.T5Config.dtype": "float32",
         "config.T5Config.scan_layers": scanned,
-        "config.T5Config.shared_relative_bias": not scanned,
         "MIXTURE_OR_TASK_MODULE": "tasks.docstrings",
         "MIXTURE_OR_TASK_NAME": "docstrings_prompts",
         "TASK_FEATURE_LENGTHS": {"inputs": PROMPT, "targets": COMPLETION},
@@ -93,11 +93,21 @@ def command(size: str, scanned: bool, checkpoint: Path, run: Path) -> list[str]:
         "TAU": 0.1,
         "LOG_PERIOD": 1,
         "DROPOUT_RATE": 0.0,
-        "loop.Trainer.evaluations": None,
         "INITIAL_CHECKPOINT_PATH": None,
         "MODEL_DIR": str(run),
-        "JUDGE_CHECKPOINT_PATH": str(checkpoint),
     }
+    if early:
+        bindings |= {
+            "config.T5Config.relative_bias": "per_layer" if scanned else "shared",
+            "EVAL_PERIOD": 1000,
+            "ANNOTATOR_CHECKPOINT_PATH": str(checkpoint),
+        }
+    else:
+        bindings |= {
+            "config.T5Config.shared_relative_bias": not scanned,
+            "loop.Trainer.evaluations": None,
+            "JUDGE_CHECKPOINT_PATH": str(checkpoint),
+        }
     files = ("models/t5_1_1/small", "runs/online", "algorithms/ipo_md")
     return [sys.executable, "-m", "launch.train"] + [
         *(f"--gin_file=gin/{name}.gin" for name in files),
@@ -106,7 +116,10 @@ def command(size: str, scanned: bool, checkpoint: Path, run: Path) -> list[str]:
 
 
 def first_step(given: list[str], checkout: Path, cache: Path, run: Path) -> tuple[float, str]:
-    """Seconds until a run has recorded its first step, and what it logged until then."""
+    """Seconds until a run has recorded its first step, and what it logged until then.
+
+    No number if it came to none, for want of memory perhaps.
+    """
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -129,7 +142,9 @@ def first_step(given: list[str], checkout: Path, cache: Path, run: Path) -> tupl
                 return took, log.read_text()
             time.sleep(0.05)
     process.kill()
-    raise RuntimeError(f"no first step came; the end of its log: {log.read_text()[-2000:]}")
+    print(f"no first step came: exit status {process.wait()}; the end of its log:")
+    print(log.read_text()[-500:])
+    return math.nan, log.read_text()
 
 
 def by_part(log: str) -> dict[str, float]:
@@ -145,6 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sizes", nargs="+", choices=SIZES)
     parser.add_argument("--former", type=Path, help="another checkout of po_jax")
+    parser.add_argument(
+        "--layers", nargs="+", choices=["scanned", "named"], default=["scanned", "named"]
+    )
     parser.add_argument("--names", action="store_true", help="print every program's seconds")
     args = parser.parse_args()
     checkouts = {"po_jax": HERE} | ({"former": args.former.resolve()} if args.former else {})
@@ -155,18 +173,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
             judge(size, Path(folder) / f"judge_{size}")
-            for line in lines(size, Path(folder), checkouts, names=args.names):
+            for line in lines(size, Path(folder), checkouts, args.layers, names=args.names):
                 print(line, flush=True)
 
 
-def lines(size: str, folder: Path, checkouts: dict[str, Path], names: bool) -> Iterator[str]:
+def lines(
+    size: str, folder: Path, checkouts: dict[str, Path], kinds: list[str], names: bool
+) -> Iterator[str]:
     """A line of the table for every way to start."""
-    for scanned in (True, False):
+    for layers in kinds:
         for who, checkout in checkouts.items():
-            layers = "scanned" if scanned else "named"
-            for cache in ("cold", "warm"):
+            early = (checkout / "po_jax" / "annotators").exists()
+            for cache in ("cold",) if early else ("cold", "warm"):
                 run = folder / f"{size}_{layers}_{who}_{cache}"
-                given = command(size, scanned, folder / f"judge_{size}", run)
+                checkpoint = folder / f"judge_{size}"
+                given = command(size, layers == "scanned", checkpoint, run, early=early)
                 whole, log = first_step(given, checkout, folder / f"{size}_{layers}_{who}", run)
                 seconds = by_part(log)
                 if names:

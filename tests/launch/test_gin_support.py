@@ -87,6 +87,24 @@ def run(program, *arguments):
     return gin_support.run(program, arguments, "Does things.")
 
 
+def test_a_program_keeps_what_it_compiles(file, monkeypatch, tmp_path):
+    """In the user's own place, unless another is named: these are read when JAX is imported."""
+    place, least = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = []
+
+    def program(_):
+        found.append((os.environ[place], os.environ[least]))
+
+    monkeypatch.delenv(place)
+    monkeypatch.delenv(least, raising=False)
+    assert run(program, f"--gin_file={file}", "--gin.TAU=1") == 0
+    monkeypatch.setenv(place, "mine")
+    monkeypatch.setenv(least, "3")
+    assert run(program, f"--gin_file={file}", "--gin.TAU=1") == 0
+    assert found == [(str(tmp_path / "po_jax" / "compiled"), "0.1"), ("mine", "3")]
+
+
 def test_a_program_gets_its_arguments(file):
     seen = []
     assert run(seen.append, f"--gin_file={file}", "--gin.TAU=1") == 0
