@@ -40,11 +40,15 @@ def read(
     if not argv:
         print(f"{parser.format_usage().strip()} (--help lists all)", file=sys.stderr)
         sys.exit(2)
-    arguments, rest = parser.parse_known_args(argv)
-    require_bindings(parser, rest)
-    arguments.bindings += [argument.removeprefix("--gin.") for argument in rest]
+    # Of help nobody need say first what a program's own options require.
+    helped = _parser(description).parse_known_args(argv)[0].help
+    reader = _parser(description) if helped else parser
+    arguments, rest = reader.parse_known_args(argv)
+    if not helped:
+        require_bindings(parser, rest)
+    arguments.bindings += [text.removeprefix("--gin.") for text in rest if _is_binding(text)]
     arguments.folders = [folder for folder in arguments.folders.split(",") if folder]
-    if arguments.help:
+    if helped:
         parser.epilog = _settings(arguments.files or runs, arguments)
         parser.print_help()
         sys.exit(0)
@@ -55,9 +59,13 @@ def read(
 
 def require_bindings(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
     """Ends the process where an argument that the parser does not know is no binding of gin's."""
-    unknown = [text for text in rest if not (text.startswith("--gin.") and "=" in text)]
+    unknown = [text for text in rest if not _is_binding(text)]
     if unknown:
         parser.error(f"unknown arguments {unknown}; bindings are written --gin.NAME=VALUE")
+
+
+def _is_binding(text: str) -> bool:
+    return text.startswith("--gin.") and "=" in text
 
 
 def overwrite(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """What starts a run on a cluster, as text: for SLURM, GKE, Cloud TPU VMs, and by hand."""
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import shlex
@@ -56,10 +57,10 @@ class Job:
             return {}
         return {"JAX_COMPILATION_CACHE_DIR": f"{self.bucket.rstrip('/')}/compiled"}
 
-    @property
-    def exports(self) -> str:
-        """The environment as lines of a shell."""
-        return "".join(f"export {n}={shlex.quote(v)}\n" for n, v in self.environment.items())
+
+def _exports(variables: Mapping[str, str]) -> str:
+    """Lines of a shell."""
+    return "".join(f"export {n}={shlex.quote(v)}\n" for n, v in variables.items())
 
 
 def slurm(job: Job, time_limit: str = "24:00:00", partition: str | None = None) -> str:
@@ -87,7 +88,7 @@ def slurm(job: Job, time_limit: str = "24:00:00", partition: str | None = None) 
 {chosen}"""
     body = f"""\
 set -euo pipefail
-{job.exports}
+{_exports(job.environment)}
 # Before the time limit: the run saves, and the job queues again. Preempted, SLURM does both itself.
 again=
 trap 'again=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
@@ -114,7 +115,7 @@ def by_hand(job: Job, hosts: tuple[str, ...]) -> str:
         f"PO_JAX_PROCESS_ID={index} {shlex.join(job.whole_command)}\n"
         for index, host in enumerate(hosts)
     ]
-    return job.exports + "".join(lines)
+    return _exports(job.environment) + "".join(lines)
 
 
 def tpu_vm(job: Job, zone: str) -> str:
@@ -127,11 +128,13 @@ def tpu_vm(job: Job, zone: str) -> str:
         raise ValueError(f"{job.topology}: expected one slice of TPUs, such as v5p:4x4x4")
     name = f"{shlex.quote(job.name)} --zone={shlex.quote(zone)}"
     inside = shlex.join(job.whole_command)
+    # These machines do not tell in the environment that there are others.
+    variables = {"PO_JAX_COORDINATOR": "auto", **job.environment}
     if job.image:
-        given = "".join(f" --env {n}={shlex.quote(v)}" for n, v in job.environment.items())
+        given = "".join(f" --env {n}={shlex.quote(v)}" for n, v in variables.items())
         inside = f"sudo docker run --rm --privileged --net=host{given} {job.image} {inside}"
     else:
-        inside = f"{job.exports}{inside}".replace("\n", "; ")
+        inside = f"{_exports(variables)}{inside}".replace("\n", "; ")
     gcloud = "gcloud compute tpus tpu-vm"
     runtime = machine_of(job.topology).runtime
     return f"""\

@@ -30,7 +30,7 @@ JUDGE_START = Path(__file__).with_name("docstrings_judge")
 METHODS = ("ipo", "online_ipo", "ipo_md", "nash_md_pg")
 TRAIN_PROMPTS = 800
 VALIDATION_PROMPTS = 100
-TRAIN_STEPS = 65  # of each method: fewer than their files say, to be done in ten minutes
+TRAIN_STEPS = 65  # of each method: fewer than their files say, to be done in minutes
 
 
 def command(experiment: str, **macros: object) -> list[str]:

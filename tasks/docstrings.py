@@ -10,9 +10,11 @@ widen the training split.
 
 import functools
 import os
-from pathlib import Path
 import random
 
+from etils import epath
+
+from po_jax import files
 from po_jax.data import records
 from tasks import docstring_pairs, registration, vocabularies
 
@@ -22,18 +24,19 @@ DEFAULT_FOLDER = "~/.cache/po_jax/docstrings"
 NEAR = 40  # pairs of the same module or of those beside it
 
 
-def folder() -> Path:
-    """Where the extracted pairs and the comparisons are kept."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+def folder() -> epath.Path:
+    """Where the comparisons are kept, and but for a bucket the extracted pairs."""
+    return files.absolute(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
 
 
 @functools.lru_cache
-def _load(where: Path, more: str) -> dict[str, list[docstring_pairs.Pair]]:
+def _load(where: epath.Path, more: str) -> dict[str, list[docstring_pairs.Pair]]:
     return docstring_pairs.load(where, more=more.split())
 
 
 def _pairs(split: str) -> list[docstring_pairs.Pair]:
-    return _load(folder(), os.environ.get(MORE_VARIABLE, ""))[split]
+    where = files.absolute(DEFAULT_FOLDER) if files.in_bucket(folder()) else folder()
+    return _load(where, os.environ.get(MORE_VARIABLE, ""))[split]
 
 
 def _demonstrations(split: str) -> list[records.Row]:

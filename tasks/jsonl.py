@@ -21,10 +21,11 @@ comparisons.SPLIT.jsonl in that folder: so a study finds what it has labelled.
 """
 
 import os
-from pathlib import Path
 
+from etils import epath
 import seqio
 
+from po_jax import files
 from po_jax.data import records
 from tasks import registration, vocabularies
 
@@ -42,7 +43,7 @@ def register(
 
     def reader(parse, file=_prompts_file) -> registration.ReadRows:
         def read(split: str) -> list[records.Row]:
-            where = Path(folder) / f"{split}.jsonl" if folder else file(split)
+            where = files.absolute(folder) / f"{split}.jsonl" if folder else file(split)
             return records.rows(where, parse)
 
         return read
@@ -53,11 +54,11 @@ def register(
     registration.add_comparisons(f"{name}_comparisons", comparisons, vocabulary)
 
 
-def _prompts_file(split: str) -> Path:
+def _prompts_file(split: str) -> epath.Path:
     return registration.folder(FOLDER_VARIABLE) / f"{split}.jsonl"
 
 
-def _comparisons_file(split: str) -> Path:
+def _comparisons_file(split: str) -> epath.Path:
     if os.environ.get(COMPARISONS_VARIABLE):
         return registration.folder(COMPARISONS_VARIABLE) / f"comparisons.{split}.jsonl"
     return _prompts_file(split)

@@ -14,12 +14,13 @@ already, as `targets_ended` or `completion_1_ended`: where that is false, no EOS
 
 from collections.abc import Callable, Mapping, Sequence
 import os
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 import seqio
 import tensorflow as tf
 
+from po_jax import files
 from po_jax.data.records import Row
 from tasks import metrics
 
@@ -130,12 +131,12 @@ def _column(values: list[Any]) -> tf.Tensor | tf.RaggedTensor:
     return tf.constant(values, dtypes.get(type(values[0]), tf.string))
 
 
-def folder(variable: str) -> Path:
-    """The folder that an environment variable names.
+def folder(variable: str) -> epath.Path:
+    """The folder, here or in a bucket, that an environment variable names.
 
     Raises:
-      ValueError: the variable is not set.
+      ValueError: the variable is not set, or names a store that cannot be read.
     """
     if not os.environ.get(variable):
         raise ValueError(f"expected {variable} to name the data's folder, got no such variable")
-    return Path(os.environ[variable])
+    return files.absolute(os.environ[variable])

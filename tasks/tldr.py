@@ -7,7 +7,7 @@ summarize from human feedback" (https://arxiv.org/abs/2009.01325): `info.{post,t
 two `summaries` with `text`, and `choice`, the index of the one preferred.
 """
 
-from pathlib import Path
+from etils import epath
 
 from po_jax.data import records
 from tasks import registration, vocabularies
@@ -61,7 +61,7 @@ def _prompt(post: records.Record, where: str) -> str:
     return prompt(records.text(post, "post", where), title, subreddit)
 
 
-def _file(kind: str, split: str) -> Path:
+def _file(kind: str, split: str) -> epath.Path:
     return registration.folder(FOLDER_VARIABLE) / f"{kind}.{split}.jsonl"
 
 

@@ -2,25 +2,29 @@
 
 from collections.abc import Callable
 import math
-from pathlib import Path
 import reprlib
 from typing import Any
 
+from etils import epath
+
+from po_jax import files
 from po_jax.data import conversations, json_lines
 from po_jax.data.json_lines import Record
 
 Row = dict[str, Any]  # text features of one example, as the tasks take them
 
 
-def rows(path: Path, parse: Callable[[Record, str], Row]) -> list[Row]:
+def rows(path: epath.PathLike, parse: Callable[[Record, str], Row]) -> list[Row]:
     """`parse(record, where)` of every line.
 
     Raises:
-      ValueError: the file is missing or has no records, or a line is not a JSON object.
+      ValueError: the file is missing, out of reach or empty, or a line is not a JSON object.
     """
-    if path.parent.is_dir() and not path.exists():
-        found = sorted(file.name for file in path.parent.glob(f"*{path.suffix}"))
-        raise ValueError(f"expected a file of the split, got no file at {path}, only {found}")
+    path = epath.Path(path)
+    with files.reaching(path):
+        if path.parent.is_dir() and not path.exists():
+            found = sorted(file.name for file in path.parent.glob(f"*{path.suffix}"))
+            raise ValueError(f"expected a file of the split, got no file at {path}, only {found}")
     parsed = [parse(record, where) for where, record in json_lines.read(path)]
     if not parsed:
         raise ValueError(f"expected one JSON object a line, got an empty file: {path}")

@@ -97,6 +97,7 @@ def test_commands_of_gcloud(capsys):
     assert ssh[7] == "--worker=all"
     inside = shlex.split(ssh[8].removeprefix("--command="))
     assert inside[:4] == ["sudo", "docker", "run", "--rm"]
+    assert inside[inside.index("--env") + 1] == "PO_JAX_COORDINATOR=auto"
     assert inside[-len(RUN) - 1 :] == [*RUN, "--gin.MODEL_DIR=gs://mine/ipo-md"]
 
 

@@ -25,6 +25,19 @@ def test_help_lists_the_settings_of_the_commands_own_runs(capsys):
     assert "OUTPUT_DIR" in capsys.readouterr().out
 
 
+def test_help_needs_no_option_that_a_command_requires(capsys):
+    def options(parser):
+        parser.add_argument("--topology", required=True, help="of the chips")
+
+    with pytest.raises(SystemExit, match="0"):
+        command_line.read(["--help", "--gin.STEPS=4"], "", ["gin/runs/play.gin"], options)
+    text = capsys.readouterr().out
+    assert "of the chips" in text and "OUTPUT_DIR" in text and "  STEPS " in text
+    with pytest.raises(SystemExit, match="2"):
+        command_line.read(["--gin_file=x.gin"], "", options=options)
+    assert "--topology" in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         command_line.read(["--version"], "")

@@ -5,7 +5,9 @@ import json
 import pytest
 import seqio
 
+from po_jax import files
 from tasks import docstring_pairs, docstrings
+from tests import buckets
 
 PAIRS = {
     "train": [
@@ -57,6 +59,26 @@ def test_comparisons_are_read_from_the_folder(cache):
     example = only_example("docstrings_comparisons", "train")
     assert (text(example["completion_1"]), text(example["completion_2"])) == ("Rows.", "Row")
     assert example["preference"] == pytest.approx(0.8)
+
+
+def test_comparisons_in_a_bucket_and_pairs_here(monkeypatch):
+    wanted = []
+
+    def load(folder, more):
+        wanted.append(str(folder))
+        return PAIRS
+
+    monkeypatch.setattr(docstring_pairs, "load", load)
+    monkeypatch.setenv(docstrings.FOLDER_VARIABLE, "gs://mine/data")
+    with buckets.in_memory():
+        line = {"prompt": "Empty rows too.", "chosen": "Rows.", "rejected": "Row"}
+        files.absolute("gs://mine/data/comparisons.train.jsonl").write_text(json.dumps(line))
+        example = only_example("docstrings_comparisons", "train")
+        assert text(example["completion_1"]) == "Rows."
+        assert only_example("docstrings_prompts", "train")["answers"].tolist() == [
+            b"Adds up the rows."
+        ]
+    assert wanted == [str(files.absolute(docstrings.DEFAULT_FOLDER))]
 
 
 def test_swapped_comparisons_have_the_line_of_another_function(monkeypatch):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import seqio
 
+from po_jax import files
 from po_jax.data import records
 from tasks import jsonl, vocabularies
+from tests import buckets
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,23 @@ def test_a_study_finds_the_comparisons_that_it_labelled(tmp_path, monkeypatch):
     assert text(row["completion_1"]) == "of the study"
     (row,) = examples("labelled_prompts", "train")
     assert row["answers"].tolist() == [b"of people"]
+
+
+def test_data_in_a_bucket(monkeypatch):
+    jsonl.register("far", vocabulary=seqio.ByteVocabulary())
+    with buckets.in_memory():
+        line = json.dumps({"prompt": "Say a.", "chosen": "a", "rejected": "b"})
+        files.absolute("gs://mine/data/train.jsonl").write_text(line)
+        monkeypatch.setenv(jsonl.FOLDER_VARIABLE, "gs://mine/data")
+        (row,) = examples("far_comparisons", "train")
+        assert text(row["completion_1"]) == "a"
+        with pytest.raises(
+            ValueError, match=r"no file at gs://mine/data/test.jsonl, only \['train.jsonl'\]"
+        ):
+            examples("far_prompts", "test")
+    monkeypatch.setenv(jsonl.FOLDER_VARIABLE, "s3://mine/data")
+    with pytest.raises(ValueError, match="expected a local path or gs://, got another store"):
+        examples("far_prompts", "test")
 
 
 def test_demonstrations_and_prompts(comparisons):
