@@ -60,6 +60,7 @@ EXTRAS = {
     "game/plots.py": {"matplotlib"},
     "data/seqio_source.py": {"seqio"},
     "data/json_lines.py": {"etils"},
+    "data/records.py": {"etils"},
     "checkpoints/vocabularies.py": {"seqio"},
     "checkpoints/tokenizer_json.py": {"seqio", "tokenizers", "tensorflow"},
     "training": {"etils"},
