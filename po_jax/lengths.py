@@ -37,10 +37,13 @@ class Lengths:
     shares: Sequence[float] = EIGHTHS
 
     def __post_init__(self):
-        shares = tuple(self.shares)
-        if not shares or sorted({0.0, *shares, 1.0}) != [0.0, *shares]:
+        given = self.shares
+        numbers = not isinstance(given, str) and isinstance(given, Sequence)
+        shares = tuple(given) if numbers else ()
+        numbers = all(isinstance(share, int | float) for share in shares)
+        if not shares or not numbers or sorted({0.0, *shares, 1.0}) != [0.0, *shares]:
             raise ValueError(
-                f"Lengths: expected ascending shares in (0, 1] that end with 1, got {shares}"
+                f"Lengths: expected ascending shares in (0, 1] that end with 1, got {given!r}"
             )
         object.__setattr__(self, "shares", shares)  # Gin hands over lists.
 

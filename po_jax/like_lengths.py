@@ -112,6 +112,8 @@ def in_groups(
       rows: tokens.
       *beside: what else belongs to the rows, and is not cut.
     """
+    if wrong := {len(x) for x in beside} - {len(rows)}:
+        raise ValueError(f"expected {len(rows)} rows, as many as prompts, got {sorted(wrong)}")
     count = number_of_groups(lengths, rows)
     if count == 1:
         return function(rows, *beside)
@@ -204,7 +206,10 @@ class _ByLength:
         return self.model.logits(params, inputs, decoder_inputs)
 
     def encode(self, params: Params, prompt: Int[Array, "batch prompt"]) -> Encoded:
-        """What is known of positions that were cut off is 0: they are padding."""
+        """Positions that were cut off are padding, and have the states of the last that was not.
+
+        A prompt of nothing but padding attends to all of it, however much there is.
+        """
         limit = prompt.shape[1]
 
         def encode(rows):
@@ -213,7 +218,9 @@ class _ByLength:
             def filled(x):
                 if x.ndim < 2 or x.shape[1] != length:
                     return x
-                return jnp.pad(x, [(0, 0), (0, limit - length)] + [(0, 0)] * (x.ndim - 2))
+                widths = [(0, 0), (0, limit - length)] + [(0, 0)] * (x.ndim - 2)
+                floating = jnp.issubdtype(x.dtype, jnp.floating)
+                return jnp.pad(x, widths, mode="edge" if floating else "constant")
 
             return jax.tree.map(filled, self.model.encode(params, rows))
 

@@ -288,6 +288,8 @@ class Partitioner:
 
         `micro_batches` is the number of pieces a batch is processed in, one after the other.
         """
+        if micro_batches < 1:
+            raise ValueError(f"expected 1 micro-batch or more, got {micro_batches}")
         unit = self.copies * micro_batches
         if batch_size % unit:
             below = batch_size // unit * unit

@@ -12,6 +12,7 @@ import tarfile
 import zlib
 
 import jax
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,14 @@ def getkey(request):
     root = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
     count = iter(range(2**31))
     return lambda: jax.random.fold_in(root, next(count))
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked, as where users run: what a function itself says comes out."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

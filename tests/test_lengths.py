@@ -12,7 +12,7 @@ from po_jax import lengths
 from po_jax.data import layouts
 from po_jax.data.corpus import BatchStream
 from po_jax.lengths import Lengths
-from po_jax.models import PolicyModel
+from po_jax.models import PolicyModel, SupervisedModel
 from po_jax.partitioning import make_partitioner
 from po_jax.reporting.clock import StageClock
 from po_jax.sampling import Sampler, Strategy
@@ -25,14 +25,15 @@ from tests.training import small_run
 LIMITS = {"inputs": 96, "targets": 48}
 
 
-def test_the_numbers_of_positions():
+def test_the_numbers_of_positions(unchecked):
     assert Lengths().up_to(512) == [64, 128, 192, 256, 320, 384, 448, 512]
     assert Lengths().up_to(64) == [16, 32, 48, 64]
     assert Lengths().up_to(40) == [16, 32, 40]
     assert Lengths().up_to(6) == [6]
     assert Lengths([0.5, 1.0]).up_to(100) == [64, 100]
     assert Lengths((1.0,)).up_to(100) == [100]
-    for bad in ((), (0.5,), (0.0, 1.0), (1.0, 0.5), (0.5, 0.5, 1.0), (0.5, 1.5)):
+    wrong = ((), (0.5,), (0.0, 1.0), (1.0, 0.5), (0.5, 0.5, 1.0), (0.5, 1.5))
+    for bad in (*wrong, "1.0", ("0.5", "1.0"), (0.5, None), 1.0, None):
         with pytest.raises(ValueError, match="shares in"):
             Lengths(bad)
 
@@ -162,3 +163,33 @@ def test_a_resumed_run_is_bit_for_bit_the_same(tmp_path):
         jax.tree.leaves(train("in_two", 2)), jax.tree.leaves(train("whole", 2)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_loss_that_counts_padding_is_not_cut(tmp_path):
+    counting = SupervisedModel(
+        language_model=small_run.MODEL, loss_normalizing_factor="NUM_TOTAL_TARGET_TOKENS"
+    )
+    assert (
+        counting.counts_padding
+        and not dataclasses.replace(
+            counting, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS"
+        ).counts_padding
+    )
+    cutting = make_partitioner(1, devices=jax.devices()[:1])
+    with pytest.raises(ValueError, match=r"expected lengths \(LENGTHS\) of \(1.0,\) for a loss"):
+        small_run.offline_ipo(tmp_path, 1, model=counting, partitioner=cutting)
+
+
+def test_loss_weights_that_were_not_cut_are_named():
+    rows = np.tile(np.where(np.arange(48) < 9, 7, 0), (2, 1))
+    batch = {
+        "encoder_input_tokens": rows,
+        "decoder_input_tokens": rows,
+        "decoder_target_tokens": rows,
+        "decoder_loss_weights": (rows > 0).astype(np.float32),
+    }
+    model = SupervisedModel(language_model=small_run.MODEL)
+    params = small_run.MODEL.init(jax.random.key(0))
+    model.loss_fn(params, batch, None)
+    with pytest.raises(ValueError, match=r"targets' shape \(2, 16\), got \(2, 48\) of float32"):
+        model.loss_fn(params, Lengths().cut(batch), None)

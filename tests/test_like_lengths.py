@@ -17,11 +17,11 @@ from po_jax.like_lengths import (
     number_of_groups,
     reading_by_length,
 )
-from po_jax.models import PolicyModel
+from po_jax.models import PolicyModel, SupervisedModel
 from po_jax.partitioning import make_partitioner
 from po_jax.sampling import Sampler, Strategy
 from po_jax.t5.language_model import T5LM
-from po_jax.training.step import make_train_step
+from po_jax.training.step import accumulate_gradients, make_train_step
 from po_jax.types import PreferenceBatch
 from tests.training import small_run
 from tests.training.fresh import fresh_state
@@ -154,11 +154,22 @@ def test_a_language_model_that_reads_by_length_is_the_same():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_completions_of_other_prompts_are_refused(unchecked):
+    batch, reading = pairs(12), reading_by_length(MODEL, Lengths(SHARES[0]))
+    given = (batch.prompt[:6], batch.completion, batch.mask)
+    for model, said in ((MODEL, r"got \[6, 512\] and \[12, 2, 6\]"), (reading, r"got \[12\]")):
+        for name in ("score", "next_token_logits"):
+            with pytest.raises(ValueError, match=said):
+                getattr(model, name)(PARAMS, *given)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_draws_are_the_same(devices):
+    prompt = tokens(16)
+    prompt[3] = 0  # Nothing but padding: all of it is attended to.
     drawn = [
         Sampler(MODEL, Strategy(7), partitioner(devices, shares), 16).draw(
-            PARAMS, OTHERS, tokens(16), (0.0, 0.4), jax.random.key(3)
+            PARAMS, OTHERS, prompt, (0.0, 0.4), jax.random.key(3)
         )
         for shares in SHARES
     ]
@@ -211,6 +222,29 @@ def test_a_step_is_the_same_and_compiles_once(devices, micro_batches, gradient):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(gradient[0]), strict=True):
         np.testing.assert_allclose(one / largest, other / largest, atol=1e-5)
     assert_metrics_are(gradient[1], metrics)
+
+
+def test_a_group_without_targets_changes_nothing():
+    """Rows without targets are sorted into one group, whose mean loss is 0 / 0."""
+    target = tokens(16, seed=1)
+    target[[2, 5, 9, 14]] = 0
+    batch = {
+        "encoder_input_tokens": tokens(16, limit=24),
+        "decoder_target_tokens": target,
+        "decoder_input_tokens": np.pad(target[:, :-1], ((0, 0), (1, 0))),
+        "decoder_loss_weights": (target > 0).astype(np.int32),
+    }
+    batch = jax.tree.map(jnp.asarray, batch)
+    model = SupervisedModel(language_model=MODEL)
+    found, expected = (
+        accumulate_gradients(
+            model.loss_fn, PARAMS, batch, jax.random.key(0), groups, Lengths(SHARES[0])
+        )[0]
+        for groups in (4, 1)
+    )
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one / largest, other / largest, atol=1e-5)
 
 
 def test_with_dropout_rows_stay_where_they_are():

@@ -15,7 +15,7 @@ from scipy import stats
 
 from po_jax.language_model import LanguageModel, SpecialIds
 from po_jax.partitioning import make_partitioner
-from po_jax.sampling import Strategy, sample
+from po_jax.sampling import Sampler, Strategy, sample
 from po_jax.sampling.strategy import choose
 from po_jax.t5.config import T5Config
 from po_jax.t5.language_model import T5LM
@@ -411,11 +411,28 @@ def test_choose_never_draws_what_has_no_weight(uniform, getkey):
     [
         ({"max_length": 0}, "max_length: expected at least 1, got 0"),
         ({"max_length": 2, "min_length": 3}, "min_length"),
+        ({"max_length": 2.0}, "max_length: expected an integer, got 2.0"),
+        ({"max_length": 2, "top_k": 1.5}, "top_k"),
         ({"max_length": 2, "temperature": -1.0}, "temperature"),
+        ({"max_length": 2, "temperature": float("inf")}, "temperature"),
         ({"max_length": 2, "top_k": -1}, "top_k"),
         ({"max_length": 2, "top_p": 0.0}, "top_p"),
     ],
 )
-def test_a_strategy_out_of_range_is_named(options, complaint):
+def test_a_strategy_out_of_range_is_named(options, complaint, unchecked):
     with pytest.raises(ValueError, match=complaint):
         Strategy(**options)
+
+
+@pytest.mark.parametrize("beta", [(0.0, float("nan")), (), (0.5, 1.5), (-0.1,)])
+def test_a_weight_out_of_range_is_named(policies, beta):
+    sampler = Sampler(TINY, Strategy(LENGTH), make_partitioner(1, devices=jax.devices()[:1]), 2)
+    with pytest.raises(ValueError, match=r"expected beta in \[0, 1\], and a partner"):
+        sampler.draw(*policies, np.asarray(PROMPT), beta, jax.random.key(9))
+
+
+@pytest.mark.parametrize("prompt", [[2, 3, 4], np.zeros((0, 6), np.int32), [[2.0, 3.0]]])
+def test_prompts_of_another_shape_are_named(policies, prompt, unchecked):
+    sampler = Sampler(TINY, Strategy(LENGTH), make_partitioner(1, devices=jax.devices()[:1]), 2)
+    with pytest.raises(ValueError, match="Sampler: expected prompts as token ids"):
+        sampler.draw(*policies, np.asarray(prompt), (0.0,), jax.random.key(9))

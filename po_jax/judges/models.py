@@ -89,10 +89,19 @@ def prefer(
     return _mean_preference(forward, backward), _read(model, template, *given)
 
 
+def _require_pairs(completion: Int[Array, "batch 2 length"]) -> None:
+    if completion.ndim != 3 or completion.shape[1] != 2:
+        raise ValueError(
+            f"expected two completions of each prompt, [batch, 2, length], got "
+            f"{list(completion.shape)}"
+        )
+
+
 def _in_both_orders(
     completion: Int[Array, "batch 2 length"],
 ) -> tuple[Int[Array, "batch 2 length"], Int[Array, "batch 2 length"]]:
     """The first and the second field of the two questions about each pair."""
+    _require_pairs(completion)
     return completion, completion[:, ::-1]
 
 
@@ -139,6 +148,16 @@ class JudgeModel(Protocol):
         """The judgement of pairs; antisymmetric."""
 
 
+def _require_ids(model: LanguageModel, template: Template) -> None:
+    """Holds the ids that a judge's template has against its network, which would clip them."""
+    largest = max(max(ids, default=0) for ids in (*template.pieces, template.verdicts))
+    if largest >= model.vocab_size:
+        raise ValueError(
+            f"template: expected ids below {model.vocab_size}, as many as the judge has "
+            f"embeddings, got {largest}: give the judge's own vocabulary"
+        )
+
+
 def _reading(template: Template) -> str:
     """What else a checkpoint says of a judge: asked in another way, it would answer at random."""
     return " whose decoder reads the answers" if template.decoded else ""
@@ -160,9 +179,15 @@ class PreferenceModel(Model):
 
     Attributes:
       template: how a pair is read, and the two verdicts.
+
+    Raises:
+      ValueError: if the template's ids are not of the network's vocabulary.
     """
 
     template: Template
+
+    def __post_init__(self):
+        _require_ids(self.language_model, self.template)
 
     @property
     def kind(self) -> str:
@@ -221,9 +246,15 @@ class RewardModel(Model):
 
     Attributes:
       template: how a completion is read, and the two verdicts.
+
+    Raises:
+      ValueError: if the template's ids are not of the network's vocabulary.
     """
 
     template: Template
+
+    def __post_init__(self):
+        _require_ids(self.language_model, self.template)
 
     @property
     def kind(self) -> str:
@@ -236,6 +267,7 @@ class RewardModel(Model):
         completion: Int[Tokens, "batch 2 length"],
     ) -> Judgement:
         """sigmoid(r(y1) - r(y2)), and both rewards."""
+        _require_pairs(completion)
         rewards, read = reward(self.language_model, self.template, params, prompt, completion)
         return Judgement(jax.nn.sigmoid(rewards[:, 0] - rewards[:, 1]), rewards, read=read)
 
@@ -244,6 +276,7 @@ class RewardModel(Model):
     ) -> LossAndMetrics:
         """Mean cross-entropy of the reward difference with the label."""
         batch = preference_batch(batch)
+        _require_pairs(batch.completion)
         rewards = verdict_log_odds(
             self.language_model,
             self.template,

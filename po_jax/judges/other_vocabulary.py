@@ -8,6 +8,8 @@ import logging
 import numpy as np
 
 from po_jax.judges.judge import Judge, Judgement, Pairs
+from po_jax.judges.learned import LearnedJudge
+from po_jax.language_model import require_vocabulary
 from po_jax.partitioning import collect
 from po_jax.vocabulary import Vocabulary, to_tokens
 
@@ -33,6 +35,9 @@ class OtherVocabularyJudge:
       lengths: tokens kept of a prompt ("inputs") and of a completion ("targets", EOS included), in
         the judge's vocabulary.
       keep_end: of a prompt that is too long, its end and not its beginning.
+
+    Raises:
+      ValueError: if a length is missing or 0, or a trained judge lacks ids of its vocabulary.
     """
 
     judge: Judge
@@ -40,6 +45,18 @@ class OtherVocabularyJudge:
     own_vocabulary: Vocabulary
     lengths: Mapping[str, int]
     keep_end: bool = False
+
+    def __post_init__(self):
+        for name in ("inputs", "targets"):
+            length = self.lengths.get(name)
+            if not isinstance(length, int) or length < 1:
+                raise ValueError(
+                    f"OtherVocabularyJudge.lengths: expected a length of {name!r}, 1 or more, got "
+                    f"{dict(self.lengths)}"
+                )
+        if isinstance(self.judge, LearnedJudge):
+            network = self.judge.model.language_model
+            require_vocabulary("OtherVocabularyJudge", self.own_vocabulary, network)
 
     @property
     def name(self) -> str:

@@ -36,8 +36,11 @@ class Template:
     decoded: bool = False
 
     def __post_init__(self):
-        if self.verdicts[0] == self.verdicts[1]:
+        if len(self.verdicts) != 2 or self.verdicts[0] == self.verdicts[1]:
             raise ValueError(f"Template: expected two different verdicts, got {self.verdicts}")
+        # Hashable, whatever sequences they were.
+        object.__setattr__(self, "pieces", tuple(map(tuple, self.pieces)))
+        object.__setattr__(self, "verdicts", tuple(self.verdicts))
 
 
 def preference_template(
@@ -71,7 +74,10 @@ def reward_template(
 
 
 def _from_words(vocabulary, pieces, verdicts, decoded):
-    first, second = (int(vocabulary.encode(verdict)[0]) for verdict in verdicts)
+    begins = [[int(token) for token in vocabulary.encode(verdict)[:1]] for verdict in verdicts]
+    if [len(begin) for begin in begins] != [1, 1]:
+        raise ValueError(f"expected two words as verdicts, got {list(verdicts)}")
+    (first,), (second,) = begins
     return Template(
         pieces=tuple(tuple(int(token) for token in vocabulary.encode(piece)) for piece in pieces),
         verdicts=(first, second),
@@ -98,12 +104,20 @@ def compose(
       *completions: one field a piece after the prompt's, for each question about the prompt.
 
     Raises:
-      ValueError: if the template has not one piece for each field.
+      ValueError: if the template has not one piece for each field, or fields are of other prompts.
     """
     if 1 + len(completions) != len(template.pieces):
         raise ValueError(
             f"compose: expected one field for each of the template's {len(template.pieces)} "
             f"pieces, got {1 + len(completions)} fields"
+        )
+    shapes = [x.shape for x in (prompt, *completions)]
+    if [len(shape) for shape in shapes] != [2, *[3] * len(completions)] or (
+        len({shape[0] for shape in shapes}) > 1
+    ):
+        raise ValueError(
+            "expected prompts [batch, length] and completions [batch, questions, length] of them, "
+            f"got {', '.join(str(list(shape)) for shape in shapes)}"
         )
     batch, questions = completions[0].shape[:2]
     asked = [field.reshape(batch * questions, field.shape[-1]) for field in completions]

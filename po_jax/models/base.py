@@ -43,6 +43,11 @@ class Model:
         return None
 
     @property
+    def counts_padding(self) -> bool:
+        """Whether the loss depends on how many positions rows are filled up to."""
+        return False
+
+    @property
     def FEATURE_CONVERTER_CLS(self) -> Callable[..., Any] | None:  # noqa: N802
         """`feature_converter_cls`, by T5X's name."""
         return self.feature_converter_cls

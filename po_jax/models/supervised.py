@@ -30,14 +30,22 @@ class SupervisedModel(Model):
       label_smoothing: in [0, 1).
       z_loss: coefficient of the squared log-normaliser.
       loss_normalizing_factor: what the summed loss is divided by: the batch's target tokens
-        ("NUM_REAL_TARGET_TOKENS"); those and padding ("NUM_TOTAL_TARGET_TOKENS"); the tokens of
-        each example, then the examples ("AVERAGE_PER_SEQUENCE"); a number; or None for 1.
+        ("NUM_REAL_TARGET_TOKENS"); those and padding ("NUM_TOTAL_TARGET_TOKENS", for which rows
+        must not be cut); the tokens of each example, then the examples ("AVERAGE_PER_SEQUENCE"); a
+        number; or None for 1.
+
+    Raises:
+      ValueError: at the first batch, if the loss weights are not of the targets' shape.
     """
 
     kind = "an SFT model"
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     loss_normalizing_factor: Normalizer | float | int | None = "NUM_REAL_TARGET_TOKENS"
+
+    @property
+    def counts_padding(self) -> bool:
+        return self.loss_normalizing_factor == "NUM_TOTAL_TARGET_TOKENS"
 
     def loss_fn(
         self, params: Params, batch: Features, dropout_rng: PRNGKeyArray | None
@@ -78,7 +86,7 @@ class SupervisedModel(Model):
     def weight(self, batch: Features) -> Float[Array, ""]:
         """What a batch's mean loss is a mean over; `loss_normalizing_factor` says what."""
         weights = self._shares(batch)
-        if self.loss_normalizing_factor != "NUM_TOTAL_TARGET_TOKENS":
+        if not self.counts_padding:
             return jnp.sum(weights)
         # Rows without a token only fill up the last batch of an evaluation.
         rows = jnp.sum(jnp.any(weights > 0, axis=-1), dtype=jnp.float32)
@@ -126,9 +134,14 @@ class SupervisedModel(Model):
         return jnp.where(first, self.language_model.special_ids.start, inputs)
 
     def _loss_weights(self, batch: Features) -> Float[Array, "batch length"]:
-        weights = batch.get("decoder_loss_weights")
+        weights, targets = batch.get("decoder_loss_weights"), batch["decoder_target_tokens"]
         if weights is None:
-            weights = batch["decoder_target_tokens"] != self.language_model.special_ids.pad
+            weights = targets != self.language_model.special_ids.pad
+        if weights.shape != targets.shape:
+            raise ValueError(
+                f"decoder_loss_weights: expected the targets' shape {targets.shape}, got "
+                f"{weights.shape} of {weights.dtype}; where rows are cut, weights are integers"
+            )
         return weights.astype(jnp.float32)
 
 

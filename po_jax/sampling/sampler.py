@@ -58,11 +58,18 @@ class Sampler:
           ValueError: if the mesh cannot share out the batch, or on a beta that is out of range or
             lacks a partner.
         """
-        low, high = min(beta), max(beta)
-        if not 0.0 <= low <= high <= 1.0 or (partner is None and high > 0.0):
+        beta = tuple(np.ravel(beta).tolist())
+        within = bool(beta) and all(0.0 <= weight <= 1.0 for weight in beta)
+        if not within or (partner is None and any(beta)):
             raise ValueError(
                 f"Sampler: expected beta in [0, 1], and a partner where it is not 0, got beta "
-                f"{tuple(beta)} and {'no' if partner is None else 'a'} partner"
+                f"{beta} and {'no' if partner is None else 'a'} partner"
+            )
+        prompt = np.asarray(prompt)
+        if prompt.ndim != 2 or not prompt.size or prompt.dtype.kind not in "iu":
+            raise ValueError(
+                f"Sampler: expected prompts as token ids [batch, positions], got {prompt.dtype} "
+                f"{list(prompt.shape)}"
             )
         weights = np.broadcast_to(np.asarray(beta, np.float32), (len(prompt), len(beta)))
         prompt, weights = self.partitioner.distribute((prompt, weights))

@@ -44,7 +44,12 @@ class Stage:
 
 
 def stages(parts: int, prompts: int, samples: int) -> list[Stage]:
-    """The stages of a batch of prompts: all rows, about half of them, about a quarter, ..."""
+    """The stages of a batch of prompts: all rows, about half of them, about a quarter, ...
+
+    One alone where the parts have not equally many.
+    """
+    if prompts % parts:
+        return [Stage(1, prompts, samples)]
     found = [Stage(parts, prompts // parts, samples)]
     while len(found) < STAGES and FEWEST_ROWS <= found[-1].smaller().rows < found[-1].rows:
         found.append(found[-1].smaller())

@@ -1,6 +1,8 @@
 """How a token is drawn from the logits of a mixture: temperature, top-k, top-p, inverse CDF."""
 
 import dataclasses
+import math
+from numbers import Integral
 
 import jax
 from jax import lax
@@ -37,10 +39,13 @@ class Strategy:
     top_p: float = 1.0
 
     def __post_init__(self):
+        for name in ("max_length", "min_length", "top_k"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"Strategy.{name}: expected an integer, got {getattr(self, name)}")
         for name, valid, expected in (
             ("max_length", self.max_length >= 1, "at least 1"),
             ("min_length", 0 <= self.min_length <= self.max_length, "in [0, max_length]"),
-            ("temperature", self.temperature >= 0, "at least 0"),
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
         ):

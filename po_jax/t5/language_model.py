@@ -148,7 +148,11 @@ class EncoderDecoder:
         """log pi of every token of the completions, teacher-forced; 0 outside the mask.
 
         Only the first `learned` completions of each prompt are differentiated; None for all.
+
+        Raises:
+          ValueError: if completions are not of these prompts.
         """
+        _require_alike(prompt, completion)
         encoder_key, decoder_key = _keys(dropout_key)
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
         if learned is None:
@@ -192,7 +196,11 @@ class EncoderDecoder:
         """Logits of the token after each completion, float32; the head reads that position alone.
 
         A prompt is encoded once for all its completions.
+
+        Raises:
+          ValueError: if completions are not of these prompts.
         """
+        _require_alike(prompt, completion)
         batch, samples, length = completion.shape
         encoder_key, decoder_key = _keys(dropout_key)
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
@@ -254,6 +262,15 @@ class T5LM(EncoderDecoder):
     def module(self) -> Transformer:
         """The Flax module, which T5X asks whether its layers are scanned."""
         return Transformer(self.config)
+
+
+def _require_alike(prompt: Array, completion: Array) -> None:
+    """Attention finds out by their numbers which rows are of which prompt, and may be wrong."""
+    if prompt.ndim != 2 or completion.ndim != 3 or len(prompt) != len(completion):
+        raise ValueError(
+            "expected prompts [batch, length] and completions [batch, samples, length], got "
+            f"{list(prompt.shape)} and {list(completion.shape)}"
+        )
 
 
 def _keys(dropout_key: PRNGKeyArray | None) -> tuple[PRNGKeyArray | None, PRNGKeyArray | None]:

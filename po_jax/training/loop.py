@@ -170,6 +170,11 @@ class _Training:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
+        shares = trainer.partitioner.lengths.shares
+        if trainer.model.counts_padding and len(shares) > 1:
+            raise ValueError(
+                f"expected lengths (LENGTHS) of (1.0,) for a loss that counts padding, got {shares}"
+            )
         self._key = root_key(trainer.random_seed)
         self._manager = trainer.checkpoints(trainer.model_dir)
         begun = bool(self._manager.steps)

@@ -71,6 +71,8 @@ class OnlineFeed:
     ):
         if betas is None:
             raise ValueError("OnlineFeed.betas: expected two weights, got None (offline)")
+        if len(betas) != 2:
+            raise ValueError(f"OnlineFeed.betas: expected two weights, got {betas}")
         for index, value in enumerate(betas):
             if not callable(value) and not 0.0 <= value <= 1.0:
                 raise ValueError(
@@ -91,8 +93,11 @@ class OnlineFeed:
                 "OnlineFeed.candidates: expected 2 or more, drawn with equal betas, got "
                 f"{candidates} with betas {betas}"
             )
-        if pieces < 1:
-            raise ValueError(f"OnlineFeed.pieces: expected at least 1, got {pieces}")
+        if pieces < 1 or prompts.batch_size % pieces:
+            raise ValueError(
+                f"OnlineFeed.pieces: expected a divisor of the batch size {prompts.batch_size}, "
+                f"got {pieces}"
+            )
         self._run = run
         self._prompts = prompts
         self._annotator = annotator

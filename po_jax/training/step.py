@@ -63,8 +63,12 @@ def accumulate_gradients(
         def add(rows):
             grads, metrics = gradient(params, rows, jax.random.fold_in(dropout_key, index))
             weight = metrics["loss"].count if isinstance(metrics["loss"], Mean) else 1.0
-            added = jax.tree.map(lambda t, g: t + weight * g.astype(jnp.float32), total, grads)
-            return added, metrics
+
+            def plus(t, g):
+                # A part without weight, such as rows without targets, has a loss of 0 / 0.
+                return t + jnp.where(weight > 0, weight * g.astype(jnp.float32), 0.0)
+
+            return jax.tree.map(plus, total, grads), metrics
 
         return at_own_length(lengths, add, micro_batch)
 

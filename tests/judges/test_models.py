@@ -72,6 +72,24 @@ def params():
     return LANGUAGE_MODEL.init(jax.random.key(0))
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_mistakes_are_named(params, model, unchecked):
+    batch = pairs(0)
+    for wrong in (batch.completion[:, :1], jnp.tile(batch.completion, (1, 2, 1))[:, :3]):
+        with pytest.raises(
+            ValueError, match=r"two completions of each prompt, .* got \[5, [13], 3"
+        ):
+            model.judge(params, batch.prompt, wrong)
+    with pytest.raises(ValueError, match="expected prompts .* got \\[3, 4\\], \\[5, 2, 3\\]"):
+        model.loss_fn(params, batch.replace(prompt=batch.prompt[:3]), None)
+    for template in (
+        dataclasses.replace(model.template, verdicts=(13, 16)),
+        dataclasses.replace(model.template, pieces=((16,), *model.template.pieces[1:])),
+    ):
+        with pytest.raises(ValueError, match="template: expected ids below 16, .* got 16"):
+            dataclasses.replace(model, template=template)
+
+
 def test_preference_loss_is_the_cross_entropy_of_the_verdicts_in_both_orders(params):
     batch = pairs(0, batch=7)
     first, second = batch.completion[:, 0], batch.completion[:, 1]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from po_jax.judges import Judgement, OtherVocabularyJudge, Pairs, ask, other_vocabulary
 
@@ -93,6 +94,12 @@ def test_it_is_asked_as_often_and_called_as_the_judge_inside():
         judgement = ask(judge, PAIRS)()
         assert len(inner.asked) == (1 if antisymmetric else 2)
         np.testing.assert_array_equal(judgement.preference, [0.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("lengths", [{"inputs": 3}, {"inputs": 0, "targets": 5}])
+def test_lengths_that_are_none_are_named(lengths):
+    with pytest.raises(ValueError, match="OtherVocabularyJudge.lengths: expected a length of"):
+        OtherVocabularyJudge(Recorder(True), Letters(), Backwards(), lengths=lengths)
 
 
 def test_what_is_cut_for_the_judge_is_said_once(caplog):

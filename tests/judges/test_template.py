@@ -78,10 +78,20 @@ def test_words_make_a_template():
     assert reward_template(Lengths(), decoded=True).decoded
     with pytest.raises(ValueError, match="two different verdicts, got \\(14, 14\\)"):
         reward_template(Lengths(), verdicts=("good", "evil"))
+    for verdicts in (("good",), ("good", "bad", "worse")):
+        with pytest.raises(ValueError, match="expected two words as verdicts, got"):
+            reward_template(Lengths(), verdicts=verdicts)
 
 
-def test_mistakes_are_named():
+def test_mistakes_are_named(unchecked):
     with pytest.raises(ValueError, match="two different verdicts, got \\(3, 3\\)"):
         Template(pieces=((),), verdicts=(3, 3))
+    with pytest.raises(ValueError, match="two different verdicts, got \\(3,\\)"):
+        Template(pieces=((),), verdicts=(3,))
+    two, prompt = Template([[], []], verdicts=[3, 4]), jax.numpy.zeros((2, 3), int)
+    assert hash(two) == hash(Template(((), ()), (3, 4)))
     with pytest.raises(ValueError, match="template's 2 pieces, got 1 fields"):
-        compose(Template(((), ()), verdicts=(3, 4)), SpecialIds(), jax.numpy.zeros((2, 3), int))
+        compose(two, SpecialIds(), prompt)
+    for shape in ((5, 1, 7), (2, 7)):
+        with pytest.raises(ValueError, match=r"completions \[batch, questions, length\] of them"):
+            compose(two, SpecialIds(), prompt, jax.numpy.zeros(shape, int))

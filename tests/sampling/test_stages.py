@@ -176,5 +176,6 @@ def test_who_goes_on(samples):
 
 def test_few_rows_stay_together():
     assert len(stages.stages(1, 1, 1)) == len(stages.stages(8, 56, 2)) == 1
+    assert stages.stages(8, 100, 2) == [stages.Stage(1, 100, 2)]  # that no mesh of 8 shares out
     sizes = [(stage.groups, stage.size) for stage in stages.stages(2, 26, 4)]
     assert sizes == [(13, 4), (13, 2), (13, 1)]

@@ -232,6 +232,13 @@ def test_a_judge_gets_the_texts_of_the_data_with_each_piece(run):
     assert len(set(judge.texts)) == 8
 
 
+def test_pieces_and_weights_that_do_not_fit_are_named(run, unchecked):
+    with pytest.raises(ValueError, match="pieces: expected a divisor of the batch size 8, got 3"):
+        online(run, (0.0, 0.0), pieces=3)
+    with pytest.raises(ValueError, match="betas: expected two weights, got"):
+        online(run, (0.0,))
+
+
 def test_a_scheduled_weight_is_that_of_the_step(run):
     # At step 3 the schedule gives 1/4; where it gives 0 the completion is the policy's own.
     scheduled = online(run, (0.0, lambda step: 0.25 * (step // 3).astype(jnp.float32)))

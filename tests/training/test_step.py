@@ -225,6 +225,11 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
         step(state, regression_data(), KEY)
 
 
+def test_no_micro_batch_is_named():
+    with pytest.raises(ValueError, match="expected 1 micro-batch or more, got 0"):
+        make_partitioner(8).check_batch(8, 0)
+
+
 def test_dropout_depends_on_the_root_key_and_the_step_alone():
     state, step = regression(micro_batches=2)
     state, first = step(state, regression_data(), KEY)
