@@ -181,7 +181,7 @@ def test_a_loss_that_counts_padding_is_not_cut(tmp_path):
 
 
 def test_loss_weights_that_were_not_cut_are_named():
-    rows = np.tile(np.where(np.arange(48) < 9, 7, 0), (2, 1))
+    rows = np.tile(np.where(np.arange(48) < 9, 7, 0), (2, 1)).astype(np.int32)
     batch = {
         "encoder_input_tokens": rows,
         "decoder_input_tokens": rows,
@@ -190,6 +190,6 @@ def test_loss_weights_that_were_not_cut_are_named():
     }
     model = SupervisedModel(language_model=small_run.MODEL)
     params = small_run.MODEL.init(jax.random.key(0))
-    model.loss_fn(params, batch, None)
+    model.loss_fn(params, jax.tree.map(jnp.asarray, batch), None)
     with pytest.raises(ValueError, match=r"targets' shape \(2, 16\), got \(2, 48\) of float32"):
-        model.loss_fn(params, Lengths().cut(batch), None)
+        model.loss_fn(params, jax.tree.map(jnp.asarray, Lengths().cut(batch)), None)
