@@ -38,10 +38,9 @@ class Lengths:
 
     def __post_init__(self):
         given = self.shares
-        numbers = not isinstance(given, str) and isinstance(given, Sequence)
-        shares = tuple(given) if numbers else ()
-        numbers = all(isinstance(share, int | float) for share in shares)
-        if not shares or not numbers or sorted({0.0, *shares, 1.0}) != [0.0, *shares]:
+        listed = isinstance(given, Sequence) and all(isinstance(x, int | float) for x in given)
+        shares = tuple(given) if listed else ()
+        if not shares or sorted({0.0, *shares, 1.0}) != [0.0, *shares]:
             raise ValueError(
                 f"Lengths: expected ascending shares in (0, 1] that end with 1, got {given!r}"
             )
