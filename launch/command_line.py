@@ -40,15 +40,14 @@ def read(
     if not argv:
         print(f"{parser.format_usage().strip()} (--help lists all)", file=sys.stderr)
         sys.exit(2)
-    # Of help nobody need say first what a program's own options require.
-    helped = _parser(description).parse_known_args(argv)[0].help
-    reader = _parser(description) if helped else parser
-    arguments, rest = reader.parse_known_args(argv)
-    if not helped:
+    # Asked for help, nobody need say what a program's own options require.
+    arguments, rest = _parser(description).parse_known_args(argv)
+    if not arguments.help:
+        arguments, rest = parser.parse_known_args(argv)
         require_bindings(parser, rest)
     arguments.bindings += [text.removeprefix("--gin.") for text in rest if _is_binding(text)]
     arguments.folders = [folder for folder in arguments.folders.split(",") if folder]
-    if helped:
+    if arguments.help:
         parser.epilog = _settings(arguments.files or runs, arguments)
         parser.print_help()
         sys.exit(0)

@@ -175,6 +175,23 @@ def as_read(model: LanguageModel, params: Params) -> Params:
     return joined(kept, frozen_part(model, params))
 
 
+def require_completions(prompt: Array, *completions: Array) -> None:
+    """Holds the shapes of completions against those of the prompts that they are of.
+
+    Attention finds out by numbers of rows alone which are of which prompt, and may be wrong.
+
+    Raises:
+      ValueError: if they are not [batch, length] and [batch, samples, length], of one batch.
+    """
+    shapes = [list(x.shape) for x in (prompt, *completions)]
+    ranks = [len(shape) for shape in shapes]
+    if ranks != [2] + [3] * len(completions) or any(shape[0] != len(prompt) for shape in shapes):
+        raise ValueError(
+            "expected prompts [batch, length] and completions of them [batch, samples, length], "
+            f"got {', '.join(map(str, shapes))}"
+        )
+
+
 def require_vocabulary(where: str, vocabulary: Vocabulary, model: LanguageModel) -> None:
     """Holds the vocabulary of texts against the model that will read them.
 

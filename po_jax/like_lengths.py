@@ -19,7 +19,14 @@ from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from po_jax.language_model import Cache, Encoded, LanguageModel, SpecialIds, Take
+from po_jax.language_model import (
+    Cache,
+    Encoded,
+    LanguageModel,
+    SpecialIds,
+    Take,
+    require_completions,
+)
 from po_jax.lengths import Lengths
 from po_jax.partitioning import row_parts, take_rows
 from po_jax.types import Params
@@ -112,8 +119,6 @@ def in_groups(
       rows: tokens.
       *beside: what else belongs to the rows, and is not cut.
     """
-    if wrong := {len(x) for x in beside} - {len(rows)}:
-        raise ValueError(f"expected {len(rows)} rows, as many as prompts, got {sorted(wrong)}")
     count = number_of_groups(lengths, rows)
     if count == 1:
         return function(rows, *beside)
@@ -233,6 +238,8 @@ class _ByLength:
         completion: Int[Array, "batch samples length"],
         mask: Bool[Array, "batch samples length"],
     ) -> Float[Array, "batch samples length"]:
+        require_completions(prompt, completion)
+
         def score(*rows):
             return self.model.score(params, *rows)
 
@@ -245,6 +252,8 @@ class _ByLength:
         completion: Int[Array, "batch samples length"],
         mask: Bool[Array, "batch samples length"],
     ) -> Float[Array, "batch samples vocab"]:
+        require_completions(prompt, completion)
+
         def next_token_logits(*rows):
             return self.model.next_token_logits(params, *rows)
 

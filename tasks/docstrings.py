@@ -35,7 +35,9 @@ def _load(where: epath.Path, more: str) -> dict[str, list[docstring_pairs.Pair]]
 
 
 def _pairs(split: str) -> list[docstring_pairs.Pair]:
-    where = files.absolute(DEFAULT_FOLDER) if files.in_bucket(folder()) else folder()
+    where = folder()
+    if files.in_bucket(where):
+        where = files.absolute(DEFAULT_FOLDER)
     return _load(where, os.environ.get(MORE_VARIABLE, ""))[split]
 
 

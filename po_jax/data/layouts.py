@@ -79,15 +79,16 @@ class Comparisons:
         }
 
 
-def length_of(lengths: Mapping[str, int], feature: str) -> int:
+def length_of(lengths: Mapping[str, int], feature: str, where: str = "") -> int:
     """Tokens that a feature may have, from T5X's TASK_FEATURE_LENGTHS.
 
     Raises:
-      ValueError: none is given, or less than one.
+      ValueError: no whole number is given, or less than one; begins with `where` they are from.
     """
-    if lengths.get(feature, 0) < 1:
-        raise ValueError(f"expected a length of {feature!r}, 1 or more, got {dict(lengths)}")
-    return lengths[feature]
+    length = lengths.get(feature)
+    if not isinstance(length, int) or length < 1:
+        raise ValueError(f"{where}expected a length of {feature!r}, 1 or more, got {dict(lengths)}")
+    return length
 
 
 def _inputs(layout: Layout, corpus: Corpus, rows: np.ndarray) -> np.ndarray:

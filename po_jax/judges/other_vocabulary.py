@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 
+from po_jax.data.layouts import length_of
 from po_jax.judges.judge import Judge, Judgement, Pairs
 from po_jax.judges.learned import LearnedJudge
 from po_jax.language_model import require_vocabulary
@@ -48,12 +49,7 @@ class OtherVocabularyJudge:
 
     def __post_init__(self):
         for name in ("inputs", "targets"):
-            length = self.lengths.get(name)
-            if not isinstance(length, int) or length < 1:
-                raise ValueError(
-                    f"OtherVocabularyJudge.lengths: expected a length of {name!r}, 1 or more, got "
-                    f"{dict(self.lengths)}"
-                )
+            length_of(self.lengths, name, "OtherVocabularyJudge.lengths: ")
         if isinstance(self.judge, LearnedJudge):
             network = self.judge.model.language_model
             require_vocabulary("OtherVocabularyJudge", self.own_vocabulary, network)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from po_jax.language_model import SpecialIds
+from po_jax.language_model import SpecialIds, require_completions
 from po_jax.vocabulary import Vocabulary
 
 
@@ -111,14 +111,7 @@ def compose(
             f"compose: expected one field for each of the template's {len(template.pieces)} "
             f"pieces, got {1 + len(completions)} fields"
         )
-    shapes = [x.shape for x in (prompt, *completions)]
-    if [len(shape) for shape in shapes] != [2, *[3] * len(completions)] or (
-        len({shape[0] for shape in shapes}) > 1
-    ):
-        raise ValueError(
-            "expected prompts [batch, length] and completions [batch, questions, length] of them, "
-            f"got {', '.join(str(list(shape)) for shape in shapes)}"
-        )
+    require_completions(prompt, *completions)
     batch, questions = completions[0].shape[:2]
     asked = [field.reshape(batch * questions, field.shape[-1]) for field in completions]
     if template.decoded:

@@ -55,10 +55,10 @@ class Sampler:
           A rollout on the devices.
 
         Raises:
-          ValueError: if the mesh cannot share out the batch, or on a beta that is out of range or
-            lacks a partner.
+          ValueError: if the mesh cannot share out the batch, on prompts of another shape, or on a
+            beta that is out of range or lacks a partner.
         """
-        beta = tuple(np.ravel(beta).tolist())
+        beta = tuple(beta)
         within = bool(beta) and all(0.0 <= weight <= 1.0 for weight in beta)
         if not within or (partner is None and any(beta)):
             raise ValueError(

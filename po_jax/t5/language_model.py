@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from po_jax.language_model import SpecialIds, Take
+from po_jax.language_model import SpecialIds, Take, require_completions
 from po_jax.logprobs import chunked_token_logprobs, token_logprobs
 from po_jax.partitioning import axis_names, shard
 from po_jax.t5.config import T5Config
@@ -152,7 +152,7 @@ class EncoderDecoder:
         Raises:
           ValueError: if completions are not of these prompts.
         """
-        _require_alike(prompt, completion)
+        require_completions(prompt, completion)
         encoder_key, decoder_key = _keys(dropout_key)
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
         if learned is None:
@@ -200,7 +200,7 @@ class EncoderDecoder:
         Raises:
           ValueError: if completions are not of these prompts.
         """
-        _require_alike(prompt, completion)
+        require_completions(prompt, completion)
         batch, samples, length = completion.shape
         encoder_key, decoder_key = _keys(dropout_key)
         encoded = self.encode(params, prompt, dropout_key=encoder_key)
@@ -262,15 +262,6 @@ class T5LM(EncoderDecoder):
     def module(self) -> Transformer:
         """The Flax module, which T5X asks whether its layers are scanned."""
         return Transformer(self.config)
-
-
-def _require_alike(prompt: Array, completion: Array) -> None:
-    """Attention finds out by their numbers which rows are of which prompt, and may be wrong."""
-    if prompt.ndim != 2 or completion.ndim != 3 or len(prompt) != len(completion):
-        raise ValueError(
-            "expected prompts [batch, length] and completions [batch, samples, length], got "
-            f"{list(prompt.shape)} and {list(completion.shape)}"
-        )
 
 
 def _keys(dropout_key: PRNGKeyArray | None) -> tuple[PRNGKeyArray | None, PRNGKeyArray | None]:

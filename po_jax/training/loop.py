@@ -94,7 +94,8 @@ class Trainer:
       bound: what a function's caller does not see: the arguments that gin binds to it, by name.
 
     Raises:
-      ValueError: on steps or a period less than 1, or a seed out of its range.
+      ValueError: on steps or a period less than 1, a seed out of its range, or a loss that counts
+        padding where rows are cut.
     """
 
     model: Model
@@ -128,6 +129,11 @@ class Trainer:
             raise ValueError(
                 "Trainer.reference_dtype: expected None where the reference shares the policy's "
                 f"frozen parameters, got {self.reference_dtype!r}"
+            )
+        shares = self.partitioner.lengths.shares
+        if self.model.counts_padding and len(shares) > 1:
+            raise ValueError(
+                f"expected lengths (LENGTHS) of (1.0,) for a loss that counts padding, got {shares}"
             )
         root_key(self.random_seed)
         object.__setattr__(self, "model_dir", str(files.absolute(self.model_dir)))
@@ -170,11 +176,6 @@ class _Training:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        shares = trainer.partitioner.lengths.shares
-        if trainer.model.counts_padding and len(shares) > 1:
-            raise ValueError(
-                f"expected lengths (LENGTHS) of (1.0,) for a loss that counts padding, got {shares}"
-            )
         self._key = root_key(trainer.random_seed)
         self._manager = trainer.checkpoints(trainer.model_dir)
         begun = bool(self._manager.steps)

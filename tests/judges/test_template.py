@@ -93,5 +93,5 @@ def test_mistakes_are_named(unchecked):
     with pytest.raises(ValueError, match="template's 2 pieces, got 1 fields"):
         compose(two, SpecialIds(), prompt)
     for shape in ((5, 1, 7), (2, 7)):
-        with pytest.raises(ValueError, match=r"completions \[batch, questions, length\] of them"):
+        with pytest.raises(ValueError, match=r"completions of them \[batch, samples, length\]"):
             compose(two, SpecialIds(), prompt, jax.numpy.zeros(shape, int))
